@@ -1,0 +1,58 @@
+# Two commands: `make book` and `make test`. Both set up what they need in .venv first.
+# PYTHON=python3 (any interpreter that already has the packages: Colab, a container) skips the venv.
+
+VENV := .venv
+export PYTHONHASHSEED := 0
+
+ifdef PYTHON
+  RUN := $(PYTHON)
+  READY :=
+else
+  RUN := $(VENV)/bin/python
+  READY := $(VENV)/.ready
+endif
+
+.PHONY: help book test lint refresh serve bench lock set-repository clean
+help:
+	@echo "make book      build the book to _build/html"
+	@echo "make test      run every test, and every chapter against its stored outputs"
+	@echo "make refresh   re-execute the chapters in place (ONLY='book/02_inverse.ipynb' for some)"
+	@echo "make serve     serve the built book on localhost"
+	@echo "make bench     run the benchmarks"
+	@echo "make lock      resolve requirements.txt anew from pyproject.toml"
+	@echo "make set-repository URL=https://github.com/you/normtut"
+
+$(VENV)/.ready: requirements.txt pyproject.toml
+	@sh book/_tools/make_venv.sh $(VENV)
+	@touch $@
+
+book: $(READY)
+	@$(RUN) book/_tools/build.py
+
+test: $(READY) lint book
+	@$(RUN) -m pytest $(ARGS)
+
+lint: $(READY)
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy
+
+refresh: $(READY)
+	@$(RUN) book/_tools/refresh.py $(ONLY)
+
+serve: book
+	@$(RUN) -m http.server --bind 127.0.0.1 --directory _build/html 8000
+
+bench: $(READY)
+	@$(RUN) -m benchmarks $(ONLY)
+
+lock: $(READY)
+	@$(RUN) -m pip install --quiet uv
+	@$(RUN) -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 \
+	  --no-annotate --no-emit-index-url --custom-compile-command 'make lock' -o requirements.txt
+
+set-repository: $(READY)
+	@$(RUN) book/_tools/set_repository.py $(URL)
+
+clean:
+	rm -rf _build $(VENV)

@@ -1,0 +1,77 @@
+"""Normalization in PyTorch, its inverse and its uses.
+
+>>> import torch, normtut
+>>> x = torch.rand(4, 3, 8, 8)
+>>> mean, std = normtut.moments(x, dim=(0, 2, 3))       # which axes share statistics
+>>> z = normtut.normalize(x, mean, std)                 # remove them
+>>> bool(torch.allclose(normtut.denormalize(z, mean, std), x, atol=1e-6))   # put them back
+True
+
+`normtut.core` holds the idea; the other modules are uses of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .core import denormalize, inverse_stats, moments, normalize
+from .images import (
+    CIFAR10,
+    CIFAR100,
+    CLIP,
+    HALF,
+    IMAGENET,
+    MNIST,
+    InverseNormalize,
+    MeanStd,
+    Normalize,
+    to_uint8,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "CLIP",
+    "HALF",
+    "IMAGENET",
+    "MNIST",
+    "InverseNormalize",
+    "MeanStd",
+    "Normalize",
+    "denormalize",
+    "device",
+    "inverse_stats",
+    "moments",
+    "normalize",
+    "to_uint8",
+]
+
+# Loaded on first use, so that `import normtut` in homework needs neither matplotlib nor scikit-image.
+_SUBMODULES = ("data", "exercises", "plots")
+
+if TYPE_CHECKING:
+    from . import data, exercises, plots
+
+
+def device() -> torch.device:
+    """The device that the book runs on: CUDA if there is one, else the CPU.
+
+    >>> torch.ones(2, device=device()).sum().item()
+    2.0
+    """
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_SUBMODULES])

@@ -1,0 +1,183 @@
+"""The one idea of the book: normalizing removes statistics, denormalizing puts statistics back.
+
+Everything else in `normtut` is a choice of three things: which axes share statistics, where the
+statistics come from, and whose statistics are put back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeVar, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["denormalize", "inverse_stats", "moments", "normalize"]
+
+#: Statistics: one number for everything, one per channel, or a tensor that broadcasts.
+Stats = float | Sequence[float] | np.ndarray | Tensor
+
+_S = TypeVar("_S", Tensor, np.ndarray)
+
+
+def moments(
+    x: Tensor, dim: int | Sequence[int], *, eps: float = 0.0, keepdim: bool = True
+) -> tuple[Tensor, Tensor]:
+    r"""Mean and standard deviation over the axes that share them.
+
+    >>> x = torch.tensor([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]])
+    >>> mean, std = moments(x, dim=1)
+    >>> mean
+    tensor([[ 2.],
+            [20.]])
+    >>> normalize(x, mean, std)
+    tensor([[-1.2247,  0.0000,  1.2247],
+            [-1.2247,  0.0000,  1.2247]])
+
+    .. math:: \mu = \frac{1}{m}\sum_k x_k, \qquad
+              \sigma = \sqrt{\frac{1}{m}\sum_k (x_k - \mu)^2 + \epsilon}
+
+    with the biased variance (divided by *m*, not *m* − 1), as every normalization layer uses it:
+    Ioffe & Szegedy 2015, Algorithm 1; Wu & He 2018, equation (2).
+
+    Args:
+        x: floating-point tensor of any shape. Half-precision input is accumulated, and its statistics
+            returned, in float32: a variance squares the range, and float16 ends at 65504.
+        dim: the axis or axes to average over.
+        eps: added to the variance. With 0, a constant input has std 0 and its gradient is NaN.
+        keepdim: keep the reduced axes with size 1, so that the result broadcasts against ``x``.
+
+    Returns:
+        ``(mean, std)``.
+
+    Raises:
+        TypeError: if ``x`` is not floating point.
+        ValueError: if ``eps`` is negative, or there is nothing to average over.
+    """
+    _check_float("x", x)
+    if not eps >= 0:
+        raise ValueError(f"eps must be >= 0, got {eps}")
+    dims = (dim,) if isinstance(dim, int) else tuple(dim)
+    if math.prod(x.shape[d] for d in dims) == 0:
+        raise ValueError(f"x of shape {tuple(x.shape)} has no elements over dim={dim}: they have no mean")
+    # var_mean makes two passes (or merges, Chan et al. 1983); never E[x²] − E[x]², which cancels.
+    var, mean = torch.var_mean(_at_least_float32(x), dims, correction=0, keepdim=keepdim)
+    return mean, (var + eps if eps else var).sqrt()
+
+
+def normalize(x: Tensor, mean: Stats, std: Stats) -> Tensor:
+    r"""Remove statistics: :math:`z = (x - \mu) / \sigma`.
+
+    >>> x = torch.tensor([0.0, 0.5, 1.0])
+    >>> normalize(x, 0.5, 0.25)
+    tensor([-2.,  0.,  2.])
+
+    Args:
+        x: floating-point tensor.
+        mean, std: a number; a sequence or 1-D tensor with one value per channel (the third axis from the
+            end of an image batch (…, C, H, W), the last axis of anything with fewer axes); or a tensor
+            that broadcasts against ``x``, as `moments` returns it.
+
+    Returns:
+        A tensor with the dtype of ``x``. It is computed in the wider of the dtypes of ``x`` and the
+        statistics, at least float32, and rounded once.
+
+    Raises:
+        TypeError: if ``x`` is not floating point.
+        ValueError: if ``mean`` or ``std`` does not fit the channels of ``x`` or would change its shape.
+    """
+    mean, std = _as_stats("mean", mean, x), _as_stats("std", std, x)
+    return ((_at_least_float32(x) - mean) / std).to(x.dtype)
+
+
+def denormalize(z: Tensor, mean: Stats, std: Stats) -> Tensor:
+    r"""Put statistics back: :math:`x = z\,\sigma + \mu`. The inverse of `normalize` where they are the same.
+
+    >>> denormalize(torch.tensor([-2.0, 0.0, 2.0]), 0.5, 0.25)
+    tensor([0.0000, 0.5000, 1.0000])
+
+    With learned numbers for ``std`` and ``mean`` these are the γ and β of a normalization layer (Ioffe &
+    Szegedy 2015, Algorithm 1); with those of another image it is AdaIN (Huang & Belongie 2017,
+    equation (8)). Arguments, dtypes and errors are those of `normalize`.
+    """
+    mean, std = _as_stats("mean", mean, z), _as_stats("std", std, z)
+    return (_at_least_float32(z) * std + mean).to(z.dtype)
+
+
+@overload
+def inverse_stats(mean: _S, std: _S) -> tuple[_S, _S]: ...
+@overload
+def inverse_stats(
+    mean: Sequence[float], std: Sequence[float]
+) -> tuple[tuple[float, ...], tuple[float, ...]]: ...
+def inverse_stats(mean, std):  # type: ignore[no-untyped-def]
+    r"""Statistics with which `normalize` undoes itself: :math:`(-\mu/\sigma,\; 1/\sigma)`.
+
+    >>> inverse_stats([0.5], [0.25])
+    ((-2.0,), (4.0,))
+
+    .. math:: \frac{z - (-\mu/\sigma)}{1/\sigma} = \sigma z + \mu = x
+
+    For pipelines that only accept a second ``Normalize``. `denormalize` says the same with one rounding
+    fewer. Sequences of floats give tuples of floats; tensors and arrays give their own kind.
+
+    Raises:
+        ValueError: if a std is zero or not finite, or if the lengths differ.
+    """
+    if isinstance(mean, Tensor | np.ndarray):
+        if not bool(((std != 0) & (abs(std) < math.inf)).all()):
+            raise ValueError(f"std must be finite and not zero, got {std}")
+        return 0.0 - mean / std, 1.0 / std  # 0 − m/s rather than −m/s: no negative zeros
+    mean, std = tuple(map(float, mean)), tuple(map(float, std))
+    if len(mean) != len(std):
+        raise ValueError(f"mean and std must have the same length, got {len(mean)} and {len(std)}")
+    if not all(s != 0 and math.isfinite(s) for s in std):
+        raise ValueError(f"std must be finite and not zero, got {std}")
+    return tuple(0.0 - m / s for m, s in zip(mean, std)), tuple(1.0 / s for s in std)
+
+
+def _check_float(name: str, x: Tensor) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
+    if not x.is_floating_point():
+        raise TypeError(
+            f"{name} must be floating point, got {x.dtype} of shape {tuple(x.shape)}; "
+            "divide uint8 pixels by 255 first (torchvision's v2.ToDtype(torch.float32, scale=True))"
+        )
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _as_stats(name: str, stats: Stats, x: Tensor) -> Tensor:
+    """``stats`` as a tensor that broadcasts against ``x`` without changing its shape."""
+    _check_float("x", x)
+    if isinstance(stats, Tensor):
+        t = stats.to(x.device)
+    else:
+        t = torch.as_tensor(np.asarray(stats), device=x.device)
+    if not t.is_floating_point():
+        t = t.double()
+    # Python numbers do not widen x; tensors of a wider dtype do, by PyTorch's own promotion.
+    if not isinstance(stats, Tensor):
+        t = t.to(_at_least_float32(x).dtype)
+    if t.ndim == 1:
+        channel_axis = x.ndim - (3 if x.ndim >= 3 else 1)
+        if channel_axis < 0 or t.numel() not in (1, x.shape[channel_axis]):
+            raise ValueError(
+                f"{name} has {t.numel()} values, one per channel, but x of shape {tuple(x.shape)} has "
+                + (f"{x.shape[channel_axis]} channels (axis {channel_axis})" if x.ndim else "no axes")
+            )
+        t = t.view(-1, *[1] * (x.ndim - 1 - channel_axis))
+    try:
+        fits = torch.broadcast_shapes(t.shape, x.shape) == x.shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{name} of shape {tuple(t.shape)} does not broadcast to x of shape {tuple(x.shape)}"
+        )
+    return t

@@ -1,0 +1,215 @@
+"""Pixels to tensors and back: the transform, its inverse, and the constants that everyone uses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import PIL.Image
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from .core import denormalize, normalize
+
+__all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "CLIP",
+    "HALF",
+    "IMAGENET",
+    "MNIST",
+    "InverseNormalize",
+    "MeanStd",
+    "Normalize",
+    "to_uint8",
+]
+
+
+class MeanStd(NamedTuple):
+    """Per-channel mean and std of pixels in [0, 1]. Unpack it: ``Normalize(*IMAGENET)``."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+#: What models pretrained on ImageNet expect (torchvision, ``transforms/_presets.py``). This std is most
+#: likely a mean of per-image stds; the pixel std is about 0.28 (pytorch/vision #1439). Use it all the same
+#: with models that were trained with it.
+IMAGENET = MeanStd((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+#: Pixel statistics of the 50,000 training images. The widespread std (0.2023, 0.1994, 0.2010) is the mean of
+#: per-image stds (kuangliu/pytorch-cifar #129).
+CIFAR10 = MeanStd((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+
+#: Pixel statistics of the 50,000 training images (weiaicunzai/pytorch-cifar100, ``conf/global_settings.py``).
+CIFAR100 = MeanStd((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
+
+#: Pixel statistics of the 60,000 training images (pytorch/examples, ``mnist/main.py``).
+MNIST = MeanStd((0.1307,), (0.3081,))
+
+#: What CLIP models expect (openai/CLIP, ``clip/clip.py``).
+CLIP = MeanStd((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+
+#: Not statistics of anything: maps [0, 1] to [−1, 1] (pix2pix, CycleGAN, many diffusion models).
+HALF = MeanStd((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+class _ChannelAffine(v2.Transform):
+    """What `Normalize` and `InverseNormalize` share: the constants, and the refusal of bad input."""
+
+    _transformed_types: ClassVar = (tv_tensors.Image, tv_tensors.Video, v2._utils.is_pure_tensor)
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], inplace: bool = False) -> None:
+        super().__init__()
+        self.mean, self.std = _as_floats("mean", mean), _as_floats("std", std)
+        self.inplace = inplace
+        if len(self.mean) != len(self.std):
+            raise ValueError(
+                "mean and std must have one value per channel each, "
+                f"got {len(self.mean)} and {len(self.std)}: {self.mean}, {self.std}"
+            )
+        if not all(map(math.isfinite, self.mean)):
+            raise ValueError(f"mean must be finite, got {self.mean}")
+        if not all(0 < s < math.inf for s in self.std):
+            raise ValueError(f"std must be positive and finite, got {self.std}")
+
+    def check_inputs(self, flat_inputs: list[Any]) -> None:
+        if any(isinstance(x, PIL.Image.Image) for x in flat_inputs):
+            raise TypeError(
+                f"{type(self).__name__} needs a float tensor, got a PIL image; put v2.ToImage() and "
+                "v2.ToDtype(torch.float32, scale=True) (or ToTensor()) before it"
+            )
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        self._check_image(inpt)
+        x = inpt.as_subclass(Tensor)
+        y = self._affine(x)
+        if self.inplace:
+            y = x.copy_(y)
+        return tv_tensors.wrap(y, like=inpt) if isinstance(inpt, tv_tensors.TVTensor) else y
+
+    # torchvision < 0.21 calls these two by their old, private names.
+    _check_inputs = check_inputs
+    _transform = transform
+
+    def _affine(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _check_image(self, x: Tensor) -> None:
+        name, shape = type(self).__name__, tuple(x.shape)
+        if not x.is_floating_point():
+            raise TypeError(
+                f"{name} needs a float tensor, got {x.dtype} of shape {shape}; "
+                "scale pixels to [0, 1] first with v2.ToDtype(torch.float32, scale=True)"
+            )
+        if x.ndim < 3:
+            raise ValueError(
+                f"{name} needs an image of shape (…, C, H, W), got {shape}"
+                + ("; add the channel with x.unsqueeze(0)" if x.ndim == 2 else "")
+            )
+        if len(self.mean) not in (1, x.shape[-3]):
+            raise ValueError(
+                f"{name} has statistics for {len(self.mean)} channels, but the image of shape {shape} has "
+                f"{x.shape[-3]} (axis {x.ndim - 3})"
+                + ("; is it channels-last? then x.permute(2, 0, 1)" if x.shape[-1] == len(self.mean) else "")
+            )
+
+    def extra_repr(self) -> str:
+        return f"mean={self.mean}, std={self.std}" + (", inplace=True" if self.inplace else "")
+
+
+class Normalize(_ChannelAffine):
+    r"""Normalize images with constants: :math:`z_c = (x_c - \mu_c)/\sigma_c` for each channel *c*.
+
+    >>> image = torch.rand(3, 32, 32)
+    >>> z = Normalize(*IMAGENET)(image)
+    >>> bool((Normalize(*IMAGENET).inverse()(z) - image).abs().max() < 1e-6)
+    True
+
+    A torchvision v2 transform that stands in for ``torchvision.transforms.v2.Normalize``: shape
+    (…, C, H, W), empty batches included; dtype and device are kept; ``Image`` and ``Video`` tv_tensors keep
+    their type; masks, boxes, labels and everything else in a nested sample pass through.
+
+    Args:
+        mean, std: one number per channel, in units of pixels in [0, 1]. A single number in a sequence,
+            ``(0.5,)``, stands for every channel.
+        inplace: overwrite the input instead of allocating a new tensor.
+
+    Raises:
+        TypeError: for PIL images and integer tensors, and for statistics that are not sequences of numbers.
+        ValueError: for statistics whose lengths differ, a std that is not positive and finite, fewer than
+            three axes, another number of channels, and a std so small that the result leaves the dtype.
+    """
+
+    def _affine(self, x: Tensor) -> Tensor:
+        largest = max(max(abs(m), abs(1 - m)) / s for m, s in zip(self.mean, self.std))
+        if largest > torch.finfo(x.dtype).max:
+            raise ValueError(
+                f"std {self.std} is too small for {x.dtype}: pixels in [0, 1] would reach {largest:.3g}, beyond "
+                f"its largest number {torch.finfo(x.dtype).max:.3g}"
+            )
+        return normalize(x, self.mean, self.std)
+
+    def inverse(self) -> InverseNormalize:
+        """The transform that undoes this one."""
+        return InverseNormalize(self.mean, self.std, self.inplace)
+
+
+class InverseNormalize(_ChannelAffine):
+    r"""Undo ``Normalize(mean, std)``: :math:`x_c = z_c\,\sigma_c + \mu_c`.
+
+    >>> restore = InverseNormalize(*IMAGENET)
+    >>> restore(torch.zeros(3, 1, 1)).flatten()
+    tensor([0.4850, 0.4560, 0.4060])
+
+    Give it the *same* mean and std as `Normalize`, not their inverses. Arguments, shapes and errors are
+    those of `Normalize`. The result is not clamped: feed it to `to_uint8`, which does that, or clamp it.
+    """
+
+    def _affine(self, x: Tensor) -> Tensor:
+        return denormalize(x, self.mean, self.std)
+
+    def inverse(self) -> Normalize:
+        """The transform that this one undoes."""
+        return Normalize(self.mean, self.std, self.inplace)
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    r"""Pixels in [0, 1] to the 256 levels of an 8-bit image: clamp, multiply by 255, round, cast.
+
+    >>> to_uint8(torch.tensor([-0.1, 0.0, 0.5, 0.9999, 1.0, float("nan")]))
+    tensor([  0,   0, 128, 255, 255,   0], dtype=torch.uint8)
+
+    Rounding, not truncation: ``x.mul(255).byte()`` is one level too dark wherever a float fell just short of
+    its level (pytorch/vision #8141). Any shape and floating dtype; uint8 is returned as it is. NaN, which has
+    no level, becomes 0; ±inf are clamped. An ``Image`` or ``Video`` tv_tensor keeps its type.
+
+    Raises:
+        TypeError: for other integer tensors and bools, whose range is not known.
+    """
+    if x.dtype == torch.uint8:
+        return x
+    if not x.is_floating_point():
+        raise TypeError(
+            f"x must be floating point in [0, 1], or uint8; got {x.dtype} of shape {tuple(x.shape)}"
+        )
+    # bfloat16 has 8 significant bits: multiplying in it would merge levels that the input still tells apart.
+    pixels = x.as_subclass(Tensor).to(torch.promote_types(x.dtype, torch.float32))
+    levels = pixels.nan_to_num(nan=0.0).clamp(0, 1).mul(255).round().to(torch.uint8)
+    return tv_tensors.wrap(levels, like=x) if isinstance(x, tv_tensors.TVTensor) else levels
+
+
+def _as_floats(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    try:
+        floats = tuple(float(v) for v in values)
+    except TypeError:
+        raise TypeError(
+            f"{name} must be a sequence with one number per channel, such as (0.5,); got {values!r}"
+            + (" — (0.5) is a number, (0.5,) a sequence" if isinstance(values, (int, float)) else "")
+        ) from None
+    if not floats:
+        raise ValueError(f"{name} is empty; it needs one number per channel")
+    return floats
