@@ -1,0 +1,74 @@
+"""Set the project's address everywhere: python book/_tools/set_repository.py https://github.com/you/normtut
+
+The address stands in pyproject.toml. What is made from it (the launch button's configuration, the install
+cells, the README's links, CITATION.cff) is rewritten here, and tests/test_repository.py holds all of it together.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from common import ROOT, repository_url
+
+URL = re.compile(r"https://github\.com/([A-Za-z0-9-]+)/([A-Za-z0-9._-]+)")
+
+
+def forms(url: str) -> list[str]:
+    """The three shapes an address takes in the project: the repository, the published book, Colab's path to it."""
+    match = URL.fullmatch(url)
+    if match is None:
+        raise ValueError(
+            f"URL must look like https://github.com/you/normtut (Colab opens notebooks from GitHub only); got {url!r}"
+        )
+    owner, name = match.groups()
+    return [
+        url,
+        f"https://{owner.lower()}.github.io/{name}/",
+        f"colab.research.google.com/github/{owner}/{name}/",
+    ]
+
+
+def files(root: Path) -> list[Path]:
+    """The files that may hold the address."""
+    patterns = ("pyproject.toml", "_config.yml", "CITATION.cff", "*.md", "book/*.md", "book/*.ipynb")
+    return sorted(path for pattern in patterns for path in root.glob(pattern))
+
+
+def set_repository(url: str, root: Path = ROOT) -> list[Path]:
+    """Rewrite every file that holds the old address; return those that changed."""
+    url = url.rstrip("/").removesuffix(".git")
+    old, new = forms(repository_url(root)), forms(url)
+    changed = []
+    for path in files(root):
+        text = path.read_text(encoding="utf-8")
+        result = text
+        for before, after in zip(old, new, strict=True):
+            # `…/normtut` must not match inside `…/normtut-fork`.
+            whole = re.escape(before) if before.endswith("/") else re.escape(before) + r"(?![A-Za-z0-9_-])"
+            result = re.sub(whole, after, result)
+        if result != text:
+            path.write_text(result, encoding="utf-8", newline="\n")
+            changed.append(path)
+    return changed
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1:
+        print("usage: make set-repository URL=https://github.com/you/normtut", file=sys.stderr)
+        return 2
+    try:
+        changed = set_repository(arguments[0])
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    for path in changed:
+        print(path.relative_to(ROOT))
+    print(f"{len(changed)} files changed; the address is {repository_url()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
