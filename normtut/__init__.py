@@ -55,7 +55,9 @@ __all__ = [
 _SUBMODULES = ("data", "exercises", "plots")
 
 if TYPE_CHECKING:
-    from . import data, exercises, plots
+    from . import data as data
+    from . import exercises as exercises
+    from . import plots as plots
 
 
 def device() -> torch.device:

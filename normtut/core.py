@@ -135,7 +135,7 @@ def inverse_stats(mean, std):  # type: ignore[no-untyped-def]
         raise ValueError(f"mean and std must have the same length, got {len(mean)} and {len(std)}")
     if not all(s != 0 and math.isfinite(s) for s in std):
         raise ValueError(f"std must be finite and not zero, got {std}")
-    return tuple(0.0 - m / s for m, s in zip(mean, std)), tuple(1.0 / s for s in std)
+    return tuple(0.0 - m / s for m, s in zip(mean, std, strict=True)), tuple(1.0 / s for s in std)
 
 
 def _check_float(name: str, x: Tensor) -> None:
@@ -173,7 +173,7 @@ def _as_stats(name: str, stats: Stats, x: Tensor) -> Tensor:
             )
         t = t.view(-1, *[1] * (x.ndim - 1 - channel_axis))
     try:
-        fits = torch.broadcast_shapes(t.shape, x.shape) == x.shape
+        fits = torch.broadcast_shapes(t.shape, x.shape) == x.shape  # type: ignore[no-untyped-call]
     except RuntimeError:
         fits = False
     if not fits:

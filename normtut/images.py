@@ -57,7 +57,7 @@ CLIP = MeanStd((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2
 HALF = MeanStd((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
-class _ChannelAffine(v2.Transform):
+class _ChannelAffine(v2.Transform):  # type: ignore[misc]  # torchvision is untyped
     """What `Normalize` and `InverseNormalize` share: the constants, and the refusal of bad input."""
 
     _transformed_types: ClassVar = (tv_tensors.Image, tv_tensors.Video, v2._utils.is_pure_tensor)
@@ -145,11 +145,11 @@ class Normalize(_ChannelAffine):
     """
 
     def _affine(self, x: Tensor) -> Tensor:
-        largest = max(max(abs(m), abs(1 - m)) / s for m, s in zip(self.mean, self.std))
+        largest = max(max(abs(m), abs(1 - m)) / s for m, s in zip(self.mean, self.std, strict=True))
         if largest > torch.finfo(x.dtype).max:
             raise ValueError(
-                f"std {self.std} is too small for {x.dtype}: pixels in [0, 1] would reach {largest:.3g}, beyond "
-                f"its largest number {torch.finfo(x.dtype).max:.3g}"
+                f"std {self.std} is too small for {x.dtype}: pixels in [0, 1] would reach {largest:.3g}, "
+                f"beyond its largest number {torch.finfo(x.dtype).max:.3g}"
             )
         return normalize(x, self.mean, self.std)
 

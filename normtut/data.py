@@ -1,0 +1,120 @@
+"""Real pictures that need no network: scikit-image's photographs, and patches cut from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+__all__ = ["PhotoPatches", "photos"]
+
+# What the scikit-image wheel itself contains (its other pictures are downloads); colour unless marked.
+_PHOTOS = {
+    "astronaut": "astronaut",
+    "cat": "cat",
+    "coffee": "coffee",
+    "rocket": "rocket",
+    "motorcycle": "stereo_motorcycle",
+    "hubble": "hubble_deep_field",
+    "retina": "retina",
+    "tissue": "immunohistochemistry",
+    "brick": "brick",  # gray
+    "grass": "grass",  # gray
+    "gravel": "gravel",  # gray
+}
+
+
+def photos(*names: str) -> dict[str, Tensor]:
+    """Photographs that come inside the scikit-image wheel, as uint8 tensors.
+
+    >>> photos("cat")["cat"].shape
+    torch.Size([3, 300, 451])
+
+    Args:
+        names: which ones; all of them if none is given. In colour: astronaut, cat, coffee, rocket,
+            motorcycle, hubble, retina, tissue. Textures, gray and repeated over three channels: brick,
+            grass, gravel.
+
+    Returns:
+        ``{name: tensor}``, each of shape (3, H, W) and dtype uint8, yours to change.
+
+    Raises:
+        KeyError: for an unknown name; it lists the known ones.
+    """
+    unknown = [n for n in names if n not in _PHOTOS]
+    if unknown:
+        raise KeyError(f"no photo named {', '.join(map(repr, unknown))}; there are {', '.join(_PHOTOS)}")
+    return {name: torch.from_numpy(_photo(name).copy()).permute(2, 0, 1) for name in names or _PHOTOS}
+
+
+@cache
+def _photo(name: str) -> NDArray[np.uint8]:
+    """One photograph, (H, W, 3)."""
+    import skimage.data
+
+    image = getattr(skimage.data, _PHOTOS[name])()
+    image = image[0] if isinstance(image, tuple) else image  # the motorcycle comes as a stereo pair
+    return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
+
+
+class PhotoPatches(Dataset[tuple[Any, int]]):
+    """A small labelled image set of real photographs: square patches, labelled by the photo they come from.
+
+    >>> train, test = PhotoPatches(train=True), PhotoPatches(train=False)
+    >>> train.data.shape, len(test), train.classes[:3]
+    ((1141, 32, 32, 3), 285, ['astronaut', 'cat', 'coffee'])
+
+    It has the interface of ``torchvision.datasets.CIFAR10``, so that either can stand in for the other:
+    ``data`` (uint8, N × H × W × 3), ``targets``, ``classes``, and items ``(PIL image, label)`` unless a
+    ``transform`` makes something else of the image.
+
+    The patches tile each photograph without overlap; every fifth belongs to the test set, so that no pixel is
+    in both. At most 130 patches are taken from a photograph, evenly spread.
+
+    Args:
+        train: the training part (four fifths) or the test part.
+        size: height and width of a patch, in pixels; at most 300, the height of the smallest photograph.
+        transform: called with the PIL image of each item.
+
+    Raises:
+        ValueError: if ``size`` is not between 1 and 300.
+    """
+
+    def __init__(
+        self, train: bool = True, size: int = 32, transform: Callable[[Any], Any] | None = None
+    ) -> None:
+        if not 1 <= size <= 300:
+            raise ValueError(f"size must be between 1 and 300 pixels, got {size}")
+        self.train, self.transform = train, transform
+        self.classes = list(_PHOTOS)
+        self.class_to_idx = {name: i for i, name in enumerate(self.classes)}
+        parts = [_tile(_photo(name), size, train) for name in self.classes]
+        self.data: NDArray[np.uint8] = np.concatenate(parts)
+        self.targets = [label for label, part in enumerate(parts) for _ in part]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image: Any = PIL.Image.fromarray(self.data[index])
+        if self.transform is not None:
+            image = self.transform(image)
+        return image, self.targets[index]
+
+
+def _tile(photo: NDArray[np.uint8], size: int, train: bool, most: int = 130) -> NDArray[np.uint8]:
+    """Non-overlapping patches of one part of a photograph, (N, size, size, 3)."""
+    rows, cols = photo.shape[0] // size, photo.shape[1] // size
+    tiles = photo[: rows * size, : cols * size].reshape(rows, size, cols, size, 3).swapaxes(1, 2)
+    keep = np.unique(
+        np.linspace(0, len(tiles) * tiles.shape[1] - 1, most).round().astype(int)
+    )  # spread evenly
+    is_test = np.arange(len(keep)) % 5 == 2
+    return np.ascontiguousarray(tiles.reshape(-1, size, size, 3)[keep[is_test != train]])
