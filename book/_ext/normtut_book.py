@@ -1,0 +1,140 @@
+"""The book's own Sphinx extension: what makes the built pages light, offline and accessible.
+
+- Maths is rendered to HTML and MathML while the book is built (KaTeX in an embedded V8), so that a page needs
+  neither a network nor a maths script; TeX that KaTeX cannot read is a warning, hence stops the build.
+- A block quote whose first word is bold (`> **Predict.** …`) becomes a call-out.
+- The theme's live-code and icon scripts, which the book does not use, are left out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from py_mini_racer import JSEvalException, MiniRacer
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+from sphinx.util import logging
+from sphinx.util.fileutil import copy_asset
+
+logger = logging.getLogger(__name__)
+BOOK = Path(__file__).resolve().parents[1]
+KATEX = BOOK / "_vendor" / "katex"
+
+
+# --- maths --------------------------------------------------------------------------------------------------
+
+
+@lru_cache(1)
+def javascript() -> MiniRacer:
+    engine = MiniRacer()
+    engine.eval((KATEX / "katex.min.js").read_text(encoding="utf-8"))
+    return engine
+
+
+@lru_cache(4096)
+def to_html(tex: str, display: bool) -> str:
+    """`tex` as HTML for the eye with MathML for screen readers; raises JSEvalException on TeX it cannot read."""
+    options = {"displayMode": display, "throwOnError": True, "strict": "error", "output": "htmlAndMathml"}
+    call = f"katex.renderToString({json.dumps(tex)}, {json.dumps(options)})"
+    return str(javascript().eval(call))
+
+
+def render(translator: Any, node: nodes.Element, display: bool) -> None:
+    tex = node.astext()
+    try:
+        html = to_html(tex, display)
+    except JSEvalException as error:
+        reason = str(error).strip().splitlines()[0]
+        logger.warning("KaTeX cannot render %r: %s", tex, reason, location=node, type="katex")
+        html = f'<code class="katex-error">{translator.encode(tex)}</code>'
+    tag = "div" if display else "span"
+    # Wide equations scroll inside their box, which therefore takes the keyboard's focus.
+    extra = {"tabindex": "0", "role": "group", "aria-label": "equation"} if display else {}
+    translator.body.append(translator.starttag(node, tag, "", CLASS="math", **extra))
+    translator.body.append(f"{html}</{tag}>")
+
+
+def visit_math(translator: Any, node: nodes.math) -> None:
+    render(translator, node, display=False)
+    raise nodes.SkipNode
+
+
+def visit_math_block(translator: Any, node: nodes.math_block) -> None:
+    render(translator, node, display=True)
+    raise nodes.SkipNode
+
+
+# --- call-outs ----------------------------------------------------------------------------------------------
+
+
+class CallOuts(SphinxTransform):
+    """Give `> **Predict.** …` the classes `callout callout-predict`."""
+
+    default_priority = 500
+
+    def apply(self, **kwargs: Any) -> None:
+        for quote in self.document.findall(nodes.block_quote):
+            first = quote.children[0] if quote.children else None
+            if isinstance(first, nodes.paragraph) and isinstance(first[0], nodes.strong):
+                word = re.sub(r"[^a-z]+", "-", first[0].astext().lower()).strip("-")
+                quote["classes"] += ["callout", f"callout-{word}"]
+
+
+# --- API ----------------------------------------------------------------------------------------------------
+
+
+def keep_first_line(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Stop napoleon from reading a constant's first line, up to a colon, as the name of its type."""
+    if what in ("data", "attribute"):
+        lines[:0] = ["..", ""]  # an empty comment
+
+
+# --- pages --------------------------------------------------------------------------------------------------
+
+UNUSED_SCRIPTS = ("sphinx-thebe.js", "design-tabs.js")
+
+
+def drop_unused(app: Sphinx) -> None:
+    """Thebe (live code) declares its script's address twice and would fetch it from a CDN; no page uses it."""
+    for event in ("builder-inited", "env-updated", "doctree-resolved", "env-before-read-docs"):
+        listeners = app.events.listeners.get(event, [])
+        listeners[:] = [
+            entry for entry in listeners if not entry.handler.__module__.startswith("sphinx_thebe")
+        ]
+
+
+def page_context(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    def name(script: Any) -> str:
+        return str(getattr(script, "filename", None) or script)
+
+    if "script_files" in context:
+        context["script_files"] = [s for s in context["script_files"] if not name(s).endswith(UNUSED_SCRIPTS)]
+
+
+def copy_vendored(app: Sphinx, error: Exception | None) -> None:
+    if error is None and app.builder.format == "html":
+        target = Path(app.outdir) / "_static" / "katex"
+        for name in ("katex.min.css", "LICENSE", "fonts"):
+            copy_asset(str(KATEX / name), str(target / "fonts" if name == "fonts" else target))
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_html_math_renderer("katex", (visit_math, None), (visit_math_block, None))
+    app.add_transform(CallOuts)
+    app.connect("config-inited", lambda app, config: drop_unused(app), priority=900)
+    app.connect("builder-inited", lambda app: drop_unused(app), priority=0)
+    app.connect("autodoc-process-docstring", keep_first_line, priority=100)  # before napoleon
+    app.connect("html-page-context", page_context, priority=900)
+    app.connect("build-finished", copy_vendored)
+    app.add_css_file("katex/katex.min.css")
+    app.config.html_static_path.append(str(BOOK / "_assets"))
+    app.add_css_file("normtut.css", priority=900)
+    app.add_js_file("normtut.js", loading_method="defer")
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
