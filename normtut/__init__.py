@@ -52,11 +52,13 @@ __all__ = [
 ]
 
 # Loaded on first use, so that `import normtut` in homework needs neither matplotlib nor scikit-image.
-_SUBMODULES = ("data", "exercises", "plots")
+_SUBMODULES = ("data", "exercises", "functional", "layers", "plots")
 
 if TYPE_CHECKING:
     from . import data as data
     from . import exercises as exercises
+    from . import functional as functional
+    from . import layers as layers
     from . import plots as plots
 
 
