@@ -10,14 +10,14 @@ False
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import core, images
+from . import core, functional, images
 
 __all__ = ["Exercise", "check", "names"]
 
@@ -160,6 +160,97 @@ def _byte_cases(g: torch.Generator) -> Iterator[Args]:
     yield (torch.linspace(-0.5, 1.5, 99),)
 
 
+def _feature_cases(*, params: bool) -> Callable[[torch.Generator], Iterator[Args]]:
+    """Features (N, C, H, W) far from zero, γ and β where wanted, and an eps that is large enough to see."""
+
+    def cases(g: torch.Generator) -> Iterator[Args]:
+        for shape, dtype, eps in (
+            ((4, 3, 5, 6), torch.float32, 0.5),
+            ((2, 4, 3, 4), torch.float32, 1e-5),  # W = C: broadcasting along the wrong axis
+            ((3, 2, 1, 4), torch.float64, 0.1),
+        ):
+            x = 2 * torch.rand(shape, generator=g, dtype=dtype)
+            x = x + torch.rand(shape[1], 1, 1, generator=g, dtype=dtype) + 1  # channels differ
+            weight, bias = torch.rand(2, shape[1], generator=g, dtype=dtype) + 0.5
+            yield (x, weight, bias, eps) if params else (x, eps)
+
+    return cases
+
+
+def _token_cases(*, bias: bool) -> Callable[[torch.Generator], Iterator[Args]]:
+    """Sequences (N, L, D), γ and perhaps β of D values, and an eps."""
+
+    def cases(g: torch.Generator) -> Iterator[Args]:
+        for shape, dtype, eps in (
+            ((2, 3, 8), torch.float32, 0.5),
+            ((4, 5, 5), torch.float32, 1e-5),  # L = D: the wrong axis would not raise
+            ((1, 1, 6), torch.float64, 0.1),
+        ):
+            x = 1 + 2 * torch.rand(shape, generator=g, dtype=dtype)
+            params = torch.rand(2, shape[-1], generator=g, dtype=dtype) + 0.5
+            yield (x, *(params if bias else params[:1]), eps)
+
+    return cases
+
+
+def _group_cases(g: torch.Generator) -> Iterator[Args]:
+    for x, eps in _feature_cases(params=False)(g):
+        yield torch.cat([x, x.flip(0) + 1, x * 2], dim=1), 3, eps
+
+
+def _running_cases(g: torch.Generator) -> Iterator[Args]:
+    for x, _ in _feature_cases(params=False)(g):
+        mean, var = torch.rand(2, x.shape[1], generator=g, dtype=x.dtype)
+        yield mean, var, x, 0.1
+
+
+def _folding_cases(g: torch.Generator) -> Iterator[Args]:
+    for k, eps in ((3, 0.5), (1, 1e-5)):
+        weight = torch.randn(4, 4, k, k, generator=g)  # as many inputs as outputs: the wrong axis fits
+        yield weight, *(torch.rand(5, 4, generator=g) + 0.5), eps
+
+
+def _style_cases(g: torch.Generator) -> Iterator[Args]:
+    for x, eps in _feature_cases(params=False)(g):
+        yield x, 1 + 3 * torch.rand(*x.shape[:2], 6, 5, generator=g, dtype=x.dtype), eps
+
+
+def _standard(
+    x: Tensor, dim: Sequence[int], eps: float, *, correction: int = 0, outside: bool = False
+) -> Tensor:
+    """Normalized over ``dim``, and optionally in two of the ways that people get wrong."""
+    var, mean = torch.var_mean(x, tuple(dim), correction=correction, keepdim=True)
+    return (x - mean) / (var.sqrt() + eps if outside else (var + eps).sqrt())
+
+
+def _by_channel(z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return z * _per_channel(weight) + _per_channel(bias)
+
+
+def _grouped(norm: Callable[[Tensor], Tensor], x: Tensor, groups: int) -> Tensor:
+    return norm(x.reshape(len(x), groups, -1)).reshape(x.shape)
+
+
+def _interleaved(x: Tensor, groups: int, eps: float) -> Tensor:
+    n, c, h, w = x.shape
+    return _standard(x.view(n, c // groups, groups, h, w), (1, 3, 4), eps).view(x.shape)
+
+
+def _new_running(m: Tensor, v: Tensor, x: Tensor, momentum: float, correction: int) -> tuple[Tensor, Tensor]:
+    var, mean = torch.var_mean(x, (0, 2, 3), correction=correction)
+    return (1 - momentum) * m + momentum * mean, (1 - momentum) * v + momentum * var
+
+
+def _folded(w: Tensor, b: Tensor, mean: Tensor, var: Tensor, g: Tensor, beta: Tensor, eps: float) -> Args:
+    scale = g / (var + eps).sqrt()
+    return w * scale.view(-1, 1, 1, 1), (b - mean) * scale + beta
+
+
+_UNBIASED = "used the unbiased variance, which divides by m − 1 (torch.var and torch.std do unless told)"
+_EPS_OUTSIDE = "added eps to the std; it belongs under the square root, with the variance"
+_EPS_FORGOTTEN = "forgot eps"
+
+
 _EXERCISES = {
     "normalize": Exercise(
         task="remove per-channel statistics from images (…, C, H, W): normalize(x, mean, std)",
@@ -201,5 +292,193 @@ _EXERCISES = {
             ),
         },
         atol=0,
+    ),
+    "batch_norm": Exercise(
+        task="normalize features (N, C, H, W) as batch norm does in training, then restore with γ and β: "
+        "batch_norm(x, weight, bias, eps)",
+        reference=lambda x, w, b, eps: functional.batch_norm(x, None, None, w, b, True, eps=eps),
+        cases=_feature_cases(params=True),
+        mistakes={
+            _UNBIASED: lambda x, w, b, eps: _by_channel(_standard(x, (0, 2, 3), eps, correction=1), w, b),
+            _EPS_OUTSIDE: lambda x, w, b, eps: _by_channel(_standard(x, (0, 2, 3), eps, outside=True), w, b),
+            _EPS_FORGOTTEN: lambda x, w, b, eps: _by_channel(_standard(x, (0, 2, 3), 0), w, b),
+            "averaged over the batch alone; height and width share the statistics too": (
+                lambda x, w, b, eps: _by_channel(_standard(x, (0,), eps), w, b)
+            ),
+            "normalized each sample by itself; that is instance norm": (
+                lambda x, w, b, eps: _by_channel(_standard(x, (2, 3), eps), w, b)
+            ),
+            "averaged over the channels as well": (
+                lambda x, w, b, eps: _by_channel(_standard(x, (0, 1, 2, 3), eps), w, b)
+            ),
+            "added β before multiplying by γ": (
+                lambda x, w, b, eps: (_standard(x, (0, 2, 3), eps) + _per_channel(b)) * _per_channel(w)
+            ),
+            "left out γ and β": lambda x, w, b, eps: _standard(x, (0, 2, 3), eps),
+        },
+    ),
+    "running_stats": Exercise(
+        task="update running statistics with one batch (N, C, H, W), as PyTorch does: "
+        "update(running_mean, running_var, x, momentum) -> (mean, var)",
+        reference=lambda m, v, x, momentum: _new_running(m, v, x, momentum, correction=1),
+        cases=_running_cases,
+        mistakes={
+            "turned the momentum round; in PyTorch it is the weight of the new value": (
+                lambda m, v, x, momentum: _new_running(m, v, x, 1 - momentum, correction=1)
+            ),
+            "kept the biased variance; the running one is unbiased": (
+                lambda m, v, x, momentum: _new_running(m, v, x, momentum, correction=0)
+            ),
+            "turned the momentum round (in PyTorch it is the weight of the new value) and kept the biased "
+            "variance": lambda m, v, x, momentum: _new_running(m, v, x, 1 - momentum, correction=0),
+        },
+    ),
+    "fold_batch_norm": Exercise(
+        task="fold a batch norm in eval mode into the convolution before it: "
+        "fold(weight, bias, running_mean, running_var, gamma, beta, eps) -> (weight, bias)",
+        reference=_folded,
+        cases=_folding_cases,
+        mistakes={
+            "left the old bias unscaled": lambda w, b, m, v, g, beta, eps: (
+                _folded(w, b, m, v, g, beta, eps)[0],
+                b - m * g / (v + eps).sqrt() + beta,
+            ),
+            "lost the convolution's own bias": (
+                lambda w, b, m, v, g, beta, eps: _folded(w, 0 * b, m, v, g, beta, eps)
+            ),
+            "divided by the variance, not the std": (
+                lambda w, b, m, v, g, beta, eps: _folded(w, b, m, (v + eps) ** 2 - eps, g, beta, eps)
+            ),
+            _EPS_FORGOTTEN: lambda w, b, m, v, g, beta, eps: _folded(w, b, m, v, g, beta, 0),
+            "scaled the input channels of the weight; γ and σ belong to the output channels": (
+                lambda w, b, m, v, g, beta, eps: (
+                    _folded(w.transpose(0, 1), b, m, v, g, beta, eps)[0].transpose(0, 1),
+                    _folded(w, b, m, v, g, beta, eps)[1],
+                )
+            ),
+        },
+    ),
+    "layer_norm": Exercise(
+        task="normalize each token of sequences (N, L, D) over its D features, then restore with γ and β: "
+        "layer_norm(x, weight, bias, eps)",
+        reference=lambda x, w, b, eps: functional.layer_norm(x, w.shape, w, b, eps),
+        cases=_token_cases(bias=True),
+        mistakes={
+            _UNBIASED: lambda x, w, b, eps: _standard(x, (-1,), eps, correction=1) * w + b,
+            _EPS_OUTSIDE: lambda x, w, b, eps: _standard(x, (-1,), eps, outside=True) * w + b,
+            _EPS_FORGOTTEN: lambda x, w, b, eps: _standard(x, (-1,), 0) * w + b,
+            "averaged over the sequence as well; each token has its own statistics": (
+                lambda x, w, b, eps: _standard(x, (1, 2), eps) * w + b
+            ),
+            "averaged over the sequence instead of the features": (
+                lambda x, w, b, eps: _standard(x, (1,), eps) * w + b
+            ),
+            "normalized over batch and sequence, as batch norm does": (
+                lambda x, w, b, eps: _standard(x, (0, 1), eps) * w + b
+            ),
+            "forgot to subtract the mean": (
+                lambda x, w, b, eps: x / (x.var(-1, correction=0, keepdim=True) + eps).sqrt() * w + b
+            ),
+            "divided by the root mean square; that is RMS norm": (
+                lambda x, w, b, eps: functional.rms_norm(x, w.shape, w, eps) + b
+            ),
+            "left out γ and β": lambda x, w, b, eps: _standard(x, (-1,), eps),
+        },
+    ),
+    "rms_norm": Exercise(
+        task="divide each token of sequences (N, L, D) by the root mean square of its D features, and "
+        "multiply by γ: rms_norm(x, weight, eps)",
+        reference=lambda x, w, eps: functional.rms_norm(x, w.shape, w, eps),
+        cases=_token_cases(bias=False),
+        mistakes={
+            "subtracted the mean; that is layer norm": lambda x, w, eps: _standard(x, (-1,), eps) * w,
+            "divided by the std; RMS is measured from zero, not from the mean": (
+                lambda x, w, eps: x / (x.var(-1, correction=0, keepdim=True) + eps).sqrt() * w
+            ),
+            "forgot the root": lambda x, w, eps: x / (x.square().mean(-1, keepdim=True) + eps) * w,
+            "summed the squares instead of averaging them": (
+                lambda x, w, eps: x / (x.square().sum(-1, keepdim=True) + eps).sqrt() * w
+            ),
+            "averaged over the sequence as well; each token has its own": (
+                lambda x, w, eps: x / (x.square().mean((1, 2), keepdim=True) + eps).sqrt() * w
+            ),
+            _EPS_OUTSIDE.replace("std", "root").replace("variance", "mean square"): (
+                lambda x, w, eps: x / (x.square().mean(-1, keepdim=True).sqrt() + eps) * w
+            ),
+            _EPS_FORGOTTEN: lambda x, w, eps: x / x.square().mean(-1, keepdim=True).sqrt() * w,
+            "left out γ": lambda x, w, eps: x / (x.square().mean(-1, keepdim=True) + eps).sqrt(),
+        },
+    ),
+    "instance_norm": Exercise(
+        task="normalize each channel of each image (N, C, H, W) by itself: instance_norm(x, eps)",
+        reference=lambda x, eps: functional.instance_norm(x, eps=eps),
+        cases=_feature_cases(params=False),
+        mistakes={
+            _UNBIASED: lambda x, eps: _standard(x, (2, 3), eps, correction=1),
+            _EPS_OUTSIDE: lambda x, eps: _standard(x, (2, 3), eps, outside=True),
+            _EPS_FORGOTTEN: lambda x, eps: _standard(x, (2, 3), 0),
+            "averaged over the batch as well; that is batch norm": (
+                lambda x, eps: _standard(x, (0, 2, 3), eps)
+            ),
+            "averaged over the channels as well; that is layer norm": (
+                lambda x, eps: _standard(x, (1, 2, 3), eps)
+            ),
+            "averaged over one spatial axis only": lambda x, eps: _standard(x, (3,), eps),
+        },
+    ),
+    "group_norm": Exercise(
+        task="normalize groups of neighbouring channels of each image (N, C, H, W): "
+        "group_norm(x, num_groups, eps)",
+        reference=lambda x, groups, eps: functional.group_norm(x, groups, eps=eps),
+        cases=_group_cases,
+        mistakes={
+            _UNBIASED: lambda x, groups, eps: _grouped(
+                lambda v: _standard(v, (2,), eps, correction=1), x, groups
+            ),
+            _EPS_OUTSIDE: lambda x, groups, eps: _grouped(
+                lambda v: _standard(v, (2,), eps, outside=True), x, groups
+            ),
+            _EPS_FORGOTTEN: lambda x, groups, eps: _grouped(lambda v: _standard(v, (2,), 0), x, groups),
+            "averaged over the batch as well; each image has its own statistics": (
+                lambda x, groups, eps: _grouped(lambda v: _standard(v, (0, 2), eps), x, groups)
+            ),
+            "put every G-th channel into a group; a group is C/G channels in a row": _interleaved,
+            "made groups of num_groups channels; it is the number of groups": (
+                lambda x, groups, eps: functional.group_norm(x, x.shape[1] // groups, eps=eps)
+            ),
+            "normalized each channel by itself; that is instance norm": (
+                lambda x, groups, eps: _standard(x, (2, 3), eps)
+            ),
+            "put all channels into one group": lambda x, groups, eps: _standard(x, (1, 2, 3), eps),
+        },
+    ),
+    "adain": Exercise(
+        task="give features (N, C, H, W) the channel statistics of others: adain(content, style, eps)",
+        reference=functional.adain,
+        cases=_style_cases,
+        mistakes={
+            "swapped content and style": lambda c, s, eps: functional.adain(s, c, eps),
+            _EPS_FORGOTTEN: lambda c, s, eps: functional.adain(c, s, 0),
+            "added the style's mean before multiplying by its std": (
+                lambda c, s, eps: (
+                    (_standard(c, (2, 3), eps) + s.mean((2, 3), keepdim=True))
+                    * (s.var((2, 3), correction=0, keepdim=True) + eps).sqrt()
+                )
+            ),
+            "shared the statistics among the images of the batch; each has its own": (
+                lambda c, s, eps: core.denormalize(
+                    _standard(c, (0, 2, 3), eps), *core.moments(s, (0, 2, 3), eps=eps)
+                )
+            ),
+            "forgot to remove the content's own statistics": (
+                lambda c, s, eps: core.denormalize(c, *core.moments(s, (2, 3), eps=eps))
+            ),
+            "used unbiased variances, which divide by m − 1": (
+                lambda c, s, eps: (
+                    _standard(c, (2, 3), eps, correction=1) * (s.var((2, 3), keepdim=True) + eps).sqrt()
+                    + s.mean((2, 3), keepdim=True)
+                )
+            ),
+        },
     ),
 }
