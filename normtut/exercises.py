@@ -10,11 +10,14 @@ False
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from . import core, functional, images
@@ -97,15 +100,20 @@ def _explain(text: str, args: Args = ()) -> bool:
 
 
 def _describe(a: Any) -> str:
-    return f"a {a.dtype} tensor of shape {tuple(a.shape)}" if isinstance(a, Tensor) else repr(a)
+    if isinstance(a, Tensor | np.ndarray):
+        kind = "tensor" if isinstance(a, Tensor) else "array"
+        return f"a {a.dtype} {kind} of shape {tuple(a.shape)}"
+    return repr(a)
 
 
 def _copy(args: Args) -> Args:
-    return tuple(a.clone() if isinstance(a, Tensor) else a for a in args)
+    return tuple(copy.deepcopy(a) for a in args)
 
 
 def _same(a: Any, b: Any) -> bool:
-    return torch.equal(a, b) if isinstance(a, Tensor) else True
+    if isinstance(a, Tensor):
+        return torch.equal(a, b)
+    return np.array_equal(a, b) if isinstance(a, np.ndarray) else True
 
 
 def _difference(result: Any, expected: Any, atol: float) -> str | None:
@@ -143,6 +151,27 @@ def _image_cases(g: torch.Generator) -> Iterator[Args]:
         c = shape[-3]
         mean, std = torch.rand(c, generator=g), 0.1 + torch.rand(c, generator=g)
         yield torch.rand(shape, generator=g, dtype=dtype), mean.to(dtype), std.to(dtype)
+
+
+def _stats_cases(g: torch.Generator) -> Iterator[Args]:
+    yield tuple(map(torch.tensor, images.IMAGENET))
+    yield torch.tensor([0.5]), torch.tensor([0.5])
+    yield (
+        torch.rand(4, generator=g, dtype=torch.float64),
+        0.1 + torch.rand(4, generator=g, dtype=torch.float64),
+    )
+
+
+def _opencv_cases(g: torch.Generator) -> Iterator[Args]:
+    """Pictures as ``cv2.imread`` returns them; in one of them H = W = C: wrong axes fit as well."""
+    for height, width in ((4, 5), (3, 3), (1, 7)):
+        bgr = torch.randint(256, (height, width, 3), generator=g, dtype=torch.uint8).numpy()
+        yield bgr, *images.IMAGENET
+
+
+def _from_opencv(bgr: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    rgb = torch.from_numpy(bgr).flip(-1)
+    return core.normalize(rgb.permute(2, 0, 1).float() / 255, mean, std)
 
 
 def _per_channel(stats: Tensor) -> Tensor:
@@ -278,6 +307,41 @@ _EXERCISES = {
                 lambda z, m, s: z * _per_channel(s) - _per_channel(m)
             ),
             "normalized a second time": (lambda z, m, s: core.normalize(z, m, s)),
+        },
+    ),
+    "inverse_stats": Exercise(
+        task="find the mean and std with which a second Normalize undoes the first: inverse_stats(mean, std)",
+        reference=core.inverse_stats,
+        cases=_stats_cases,
+        mistakes={
+            "lost the minus sign of the new mean": lambda m, s: (m / s, 1 / s),
+            "forgot to divide the new mean by the std": lambda m, s: (-m, 1 / s),
+            "multiplied the new mean by the std instead of dividing": lambda m, s: (-m * s, 1 / s),
+            "kept the std; the new one is its reciprocal": lambda m, s: (-m / s, s),
+        },
+    ),
+    "from_opencv": Exercise(
+        task="turn a picture as cv2.imread returns it (a uint8 array of shape H × W × 3, channels in the "
+        "order blue, green, red) into a normalized float32 tensor of shape (3, H, W), channels in the order "
+        "red, green, blue: from_opencv(picture, mean, std)",
+        reference=_from_opencv,
+        cases=_opencv_cases,
+        mistakes={
+            "left the channels in the order blue, green, red": (
+                lambda b, m, s: _from_opencv(b[..., ::-1].copy(), m, s)
+            ),
+            "reversed the channels after normalizing, so that blue met the constants of red": (
+                lambda b, m, s: _from_opencv(b[..., ::-1].copy(), m, s).flip(0)
+            ),
+            "reshaped where the axes must be permuted": (
+                lambda b, m, s: core.normalize(
+                    torch.from_numpy(b).flip(-1).reshape(3, *b.shape[:2]).float() / 255, m, s
+                )
+            ),
+            "swapped height and width": (lambda b, m, s: _from_opencv(b, m, s).transpose(1, 2)),
+            "did not divide by 255": (
+                lambda b, m, s: core.normalize(torch.from_numpy(b).flip(-1).permute(2, 0, 1).float(), m, s)
+            ),
         },
     ),
     "to_uint8": Exercise(

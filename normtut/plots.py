@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLORS", "RGB", "curves", "histograms", "setup", "show"]
+__all__ = ["COLORS", "RGB", "curves", "histograms", "painted", "roundtrip_errors", "setup", "show"]
 
 #: Okabe & Ito's palette (2008), told apart by people with any of the common colour-vision deficiencies.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#F0E442")
@@ -136,6 +139,71 @@ def histograms(
     return fig
 
 
+def painted(x: Tensor) -> tuple[Tensor, list[str]]:
+    """What ``plt.imshow`` makes of a tensor: the pixels that it paints, and what it says about them.
+
+    >>> pixels, messages = painted(torch.tensor([-2.0, 0.0, 0.5, 1.0, 3.0]).expand(3, 1, 5))
+    >>> pixels[0]
+    tensor([[  0,   0, 127, 255, 255]], dtype=torch.uint8)
+    >>> messages[0].split(" (")[0]
+    'Clipping input data to the valid range for imshow with RGB data'
+
+    Nothing is clipped or rescaled here: matplotlib draws on a canvas with one dot for each pixel of the
+    picture, and the dots are read back. Its log messages are caught instead of being written to stderr.
+
+    Args:
+        x: (3, H, W), (1, H, W) or (H, W); any values that ``imshow`` accepts.
+
+    Returns:
+        ``(pixels, messages)``: uint8 of shape (3, H, W), and the texts that matplotlib logged.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    picture = _channels_last("x", x)
+    height, width = picture.shape[:2]
+    dpi = 100  # any will do, as long as one dot is one pixel
+    fig = Figure(figsize=(width / dpi, height / dpi), dpi=dpi)
+    fig.set_layout_engine("none")
+    ax = fig.add_axes((0, 0, 1, 1))
+    ax.set_axis_off()
+    canvas = FigureCanvasAgg(fig)
+    with _log_of("matplotlib.image") as messages:
+        ax.imshow(picture, aspect="auto", interpolation="nearest")
+        canvas.draw()  # type: ignore[no-untyped-call]
+    dots = np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+    return torch.from_numpy(dots).movedim(-1, 0), messages
+
+
+def roundtrip_errors(
+    offsets: Mapping[str, Mapping[str, Tensor]], safe: Mapping[str, tuple[float, float]]
+) -> Figure:
+    """Draw how far from its own level each of the 256 levels comes back, one panel for each recipe.
+
+    Args:
+        offsets: ``{recipe: {label: offsets}}``, each tensor of shape (C, 256) or (256,): what the recipe has
+            just before it drops or rounds the fraction, minus the level that went in.
+        safe: ``{recipe: (low, high)}``: the offsets that still give the right level; drawn as a band.
+    """
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(1, len(offsets), squeeze=False, sharey=True, figsize=(2.9 * len(offsets), 3.0))
+    for ax, (recipe, series) in zip(axes.flat, offsets.items(), strict=True):
+        ax.axhspan(*safe[recipe], color="0.88", zorder=0, label="right level")
+        for (label, offset), color, marker in zip(series.items(), COLORS, "osv^", strict=False):
+            values = offset.detach().double().cpu().reshape(-1, 256)
+            levels = torch.arange(256).expand_as(values)
+            ax.plot(
+                levels.flatten(), values.flatten(), marker, color=color, ms=2.4, ls="", mew=0, label=label
+            )
+        ax.set_title(recipe, fontsize=11)
+        ax.set(xlabel="level that went in", ylim=(-1.15, 1.15), xticks=(0, 64, 128, 192, 255))
+    axes[0, 0].set_ylabel("offset on return, in levels")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9, markerscale=3)
+    return fig
+
+
 def curves(
     ys: Mapping[str, Sequence[float]],
     *,
@@ -157,9 +225,7 @@ def curves(
 
 def _as_picture(title: object, x: Tensor, clip: bool) -> np.ndarray:
     """(H, W, 3) or (H, W), uint8 or float in [0, 1]."""
-    if x.ndim not in (2, 3) or (x.ndim == 3 and x.shape[0] not in (1, 3)):
-        raise ValueError(f"picture {title!r} must be (3, H, W), (1, H, W) or (H, W), got {tuple(x.shape)}")
-    a: np.ndarray = (x if x.ndim == 2 else x.movedim(0, -1).squeeze(-1)).detach().cpu().numpy()
+    a = _channels_last(f"picture {title!r}", x)
     if a.dtype == np.uint8:
         return a
     if not clip and not (a.min() >= 0 and a.max() <= 1):
@@ -168,6 +234,33 @@ def _as_picture(title: object, x: Tensor, clip: bool) -> np.ndarray:
             "[0, 1]. Denormalize it first, or pass clip=True to see what imshow makes of it"
         )
     return a.clip(0, 1)
+
+
+def _channels_last(name: str, x: Tensor) -> np.ndarray:
+    if x.ndim not in (2, 3) or (x.ndim == 3 and x.shape[0] not in (1, 3)):
+        raise ValueError(f"{name} must be (3, H, W), (1, H, W) or (H, W), got {tuple(x.shape)}")
+    last = x if x.ndim == 2 else x.movedim(0, -1).squeeze(-1)
+    # NumPy knows no bfloat16, and matplotlib draws no float16.
+    return (last.float() if x.dtype in (torch.float16, torch.bfloat16) else last).detach().cpu().numpy()
+
+
+@contextmanager
+def _log_of(name: str) -> Iterator[list[str]]:
+    """Collect what a logger says, instead of letting it reach stderr."""
+    messages: list[str] = []
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(record.getMessage())
+
+    logger, handler = logging.getLogger(name), Collect()
+    propagated, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagated
 
 
 def _has_photo(fig: Figure) -> bool:

@@ -1,0 +1,104 @@
+"""The figures' own arithmetic: what is painted, what is drawn, what is refused."""
+
+import logging
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from normtut import plots
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+class TestPainted:
+    def test_values_in_range_are_multiplied_by_255_and_truncated(self):
+        x = torch.linspace(0, 1, 3 * 17 * 23).view(3, 17, 23)
+        pixels, messages = plots.painted(x)
+        assert torch.equal(pixels, x.mul(255).byte())
+        assert messages == []
+
+    def test_values_outside_are_clipped_and_matplotlib_says_so(self):
+        x = torch.linspace(-2, 3, 3 * 40).view(3, 5, 8)
+        pixels, messages = plots.painted(x)
+        assert torch.equal(pixels, x.clamp(0, 1).mul(255).byte())
+        assert len(messages) == 1
+        assert "Clipping input data" in messages[0]
+
+    def test_gray_pictures_are_stretched_from_lowest_to_highest(self):
+        pixels, messages = plots.painted(torch.tensor([[-2.0, 0.5, 3.0]]))
+        viridis = (np.array(plt.get_cmap("viridis")([0.0, 0.5, 1.0]))[:, :3] * 255).astype(int)
+        assert np.abs(pixels[:, 0].T.numpy().astype(int) - viridis).max() <= 1
+        assert messages == []
+
+    def test_uint8_and_half_precision(self):
+        levels = torch.arange(0, 192, dtype=torch.uint8).view(3, 8, 8)
+        assert torch.equal(plots.painted(levels)[0], levels)
+        assert plots.painted(torch.ones(3, 2, 2, dtype=torch.bfloat16))[0].unique().tolist() == [255]
+
+    def test_the_logger_is_left_as_it_was(self):
+        logger = logging.getLogger("matplotlib.image")
+        before = logger.propagate, list(logger.handlers)
+        plots.painted(torch.full((3, 2, 2), 7.0))
+        assert (logger.propagate, list(logger.handlers)) == before
+
+    def test_a_wrong_shape_is_named(self):
+        with pytest.raises(ValueError, match=r"x must be .* got \(2, 4, 4\)"):
+            plots.painted(torch.rand(2, 4, 4))
+
+
+class TestRoundtripErrors:
+    def test_draws_what_it_was_given(self):
+        offsets = {
+            "up": {"a": torch.full((3, 256), 0.25), "b": torch.zeros(256)},
+            "down": {"a": torch.full((3, 256), -0.5), "b": torch.zeros(256)},
+        }
+        fig = plots.roundtrip_errors(offsets, {"up": (0, 1), "down": (-0.5, 0.5)})
+        assert [ax.get_title() for ax in fig.axes] == ["up", "down"]
+        for ax, value in zip(fig.axes, (0.25, -0.5), strict=True):
+            a, b = ax.lines
+            assert len(a.get_ydata()) == 768
+            assert set(np.asarray(a.get_ydata()).tolist()) == {value}
+            assert len(b.get_ydata()) == 256
+            assert np.asarray(b.get_xdata()).tolist() == list(range(256))
+
+
+class TestShow:
+    def test_pixels_reach_the_axes_unchanged(self):
+        x = torch.rand(2, 3, 4, 5)
+        fig = plots.show(x)
+        for picture, ax in zip(x, fig.axes, strict=True):
+            assert np.array_equal(ax.images[0].get_array(), picture.permute(1, 2, 0).numpy())
+
+    def test_floats_outside_0_to_1_are_refused_unless_clipped(self):
+        x = {"z": torch.full((3, 2, 2), -1.5)}
+        with pytest.raises(ValueError, match=r"'z' has values from -1\.5 to -1\.5"):
+            plots.show(x)
+        assert plots.show(x, clip=True).axes[0].images[0].get_array().max() == 0
+
+    def test_nothing_to_show(self):
+        with pytest.raises(ValueError, match="empty"):
+            plots.show([])
+
+
+class TestHistograms:
+    def test_each_channel_has_a_density_that_integrates_to_one(self):
+        fig = plots.histograms({"x": torch.rand(2, 3, 16, 16)}, bins=10, value_range=(0, 1))
+        steps = fig.axes[0].patches
+        assert [s.get_label() for s in steps] == ["R", "G", "B"]
+        for step in steps:
+            values, edges, _ = step.get_data()
+            assert (values * np.diff(edges)).sum() == pytest.approx(1)
+
+
+def test_curves_draw_every_series_against_x():
+    ax = plots.curves({"a": [3.0, 2.0], "b": [1.0, 0.0]}, x=[10, 20], ylabel="error")
+    assert [line.get_label() for line in ax.lines] == ["a", "b"]
+    assert ax.lines[1].get_ydata().tolist() == [1.0, 0.0]
+    assert ax.lines[0].get_xdata().tolist() == [10, 20]
+    assert ax.get_ylabel() == "error"
