@@ -52,11 +52,14 @@ def render(translator: Any, node: nodes.Element, display: bool) -> None:
         reason = str(error).strip().splitlines()[0]
         logger.warning("KaTeX cannot render %r: %s", tex, reason, location=node, type="katex")
         html = f'<code class="katex-error">{translator.encode(tex)}</code>'
-    tag = "div" if display else "span"
-    # Wide equations scroll inside their box, which therefore takes the keyboard's focus.
-    extra = {"tabindex": "0", "role": "group", "aria-label": "equation"} if display else {}
-    translator.body.append(translator.starttag(node, tag, "", CLASS="math", **extra))
-    translator.body.append(f"{html}</{tag}>")
+    if display:
+        # A wide equation scrolls inside its box.
+        start = translator.starttag(
+            node, "div", "", CLASS="equation-box", role="group", **{"aria-label": "equation"}
+        )
+        translator.body.append(f"{start}{html}</div>")
+    else:
+        translator.body.append(f"{translator.starttag(node, 'span', '', CLASS='math')}{html}</span>")
 
 
 def visit_math(translator: Any, node: nodes.math) -> None:
@@ -79,9 +82,12 @@ class CallOuts(SphinxTransform):
 
     def apply(self, **kwargs: Any) -> None:
         for quote in self.document.findall(nodes.block_quote):
-            first = quote.children[0] if quote.children else None
-            if isinstance(first, nodes.paragraph) and isinstance(first[0], nodes.strong):
-                word = re.sub(r"[^a-z]+", "-", first[0].astext().lower()).strip("-")
+            if not (quote.children and isinstance(quote[0], nodes.paragraph)):
+                continue
+            # MyST puts an empty text before a paragraph's first bold word.
+            first = next((n for n in quote[0] if n.astext()), None)
+            if isinstance(first, nodes.strong):
+                word = re.sub(r"[^a-z]+", "-", first.astext().lower()).strip("-")
                 quote["classes"] += ["callout", f"callout-{word}"]
 
 
@@ -96,7 +102,7 @@ def keep_first_line(app: Sphinx, what: str, name: str, obj: Any, options: Any, l
 
 # --- pages --------------------------------------------------------------------------------------------------
 
-UNUSED_SCRIPTS = ("sphinx-thebe.js", "design-tabs.js")
+UNUSED = ("sphinx-thebe.js", "sphinx-thebe.css", "design-tabs.js")
 
 
 def drop_unused(app: Sphinx) -> None:
@@ -111,11 +117,11 @@ def drop_unused(app: Sphinx) -> None:
 def page_context(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
-    def name(script: Any) -> str:
-        return str(getattr(script, "filename", None) or script)
-
-    if "script_files" in context:
-        context["script_files"] = [s for s in context["script_files"] if not name(s).endswith(UNUSED_SCRIPTS)]
+    for kind in ("script_files", "css_files"):
+        files = context.get(kind, [])
+        context[kind] = [f for f in files if not str(getattr(f, "filename", f)).endswith(UNUSED)]
+    # docutils gives each entry of the bibliography a role that ARIA has withdrawn.
+    context["body"] = context.get("body", "").replace('role="doc-biblioentry"', 'role="listitem"')
 
 
 def copy_vendored(app: Sphinx, error: Exception | None) -> None:

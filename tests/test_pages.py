@@ -1,0 +1,250 @@
+"""The built book, as a reader's browser sees it: every page, at two widths, in light and in dark mode.
+
+Chromium (Debian's package, or Chrome) is taken from PATH or from $CHROMIUM; without one these tests are skipped.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import http.server
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "book" / "_tools"))
+from common import chapters, pages  # noqa: E402
+
+HTML = ROOT / "_build" / "html"
+CHROMIUM = os.environ.get("CHROMIUM") or next(
+    filter(
+        None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))
+    ),
+    None,
+)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-quic",
+]
+WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
+MAX_GZIPPED = 600 * 1024  # bytes of a page with everything it loads
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH (Debian: apt-get install chromium)"),
+]
+
+
+def built(path: Path) -> str:
+    """Where a page of `_toc.yml` lies in the built book."""
+    return path.relative_to(ROOT).with_suffix(".html").as_posix()
+
+
+CHAPTERS = [built(path) for path in chapters()]
+PAGES = [*(built(path) for path in pages()), "search.html"]
+
+
+@dataclass
+class Visit:
+    """A loaded page, and what went wrong or was fetched while it loaded."""
+
+    page: object
+    problems: list[str] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """The book as it is now, built if need be and served on a free port of localhost."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "book/_tools/build.py"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(HTML)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(address, browser):
+    """A function that loads a page in a fresh profile, so that nothing comes from a cache."""
+    contexts = []
+
+    def load(name: str, width: str = "desktop", scheme: str = "light") -> Visit:
+        w, h = WIDTHS[width]
+        context = browser.new_context(viewport={"width": w, "height": h}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        visited = Visit(page)
+
+        def request(req) -> None:
+            if not req.url.startswith((address, "data:", "blob:")):
+                visited.problems.append(f"request leaves the book: {req.url}")
+
+        def response(res) -> None:
+            if res.status >= 400:
+                visited.problems.append(f"{res.status}: {res.url}")
+            elif res.url.startswith(address):
+                visited.sizes[res.url] = len(gzip.compress(res.body()))
+
+        page.on("request", request)
+        page.on("requestfailed", lambda r: visited.problems.append(f"failed: {r.url} {r.failure}"))
+        page.on("response", response)
+        page.on("pageerror", lambda error: visited.problems.append(f"page error: {error}"))
+        page.on(
+            "console",
+            lambda m: (
+                visited.problems.append(f"console {m.type}: {m.text}")
+                if m.type in ("error", "warning")
+                else None
+            ),
+        )
+        page.goto(address + name, wait_until="networkidle")
+        page.evaluate("document.fonts.ready.then(() => true)")
+        return visited
+
+    yield load
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_whole(visit, name: str, width: str, scheme: str) -> None:
+    """Nothing leaves the book, fails, logs an error, stays raw TeX, scrolls sideways, lacks alt text or fails axe."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    visited = visit(name, width, scheme)
+    page, problems = visited.page, visited.problems
+    problems += page.evaluate(
+        r"""() => {
+          const found = [];
+          for (const e of document.querySelectorAll(".katex-error, merror, mjx-merror"))
+            found.push("maths did not render: " + e.textContent.slice(0, 80));
+          const article = document.querySelector("article, main").cloneNode(true);
+          article.querySelectorAll("pre, code, script, style, annotation").forEach(e => e.remove());
+          const raw = article.textContent.match(/\$\$|\$\\|\\\(|\\\[|\\(frac|begin|sigma|mu|tag)\b/);
+          if (raw) found.push("raw TeX on the page: " + raw[0]);
+          if (document.querySelector(".katex") && !document.fonts.check("16px KaTeX_Math"))
+            found.push("the maths font is not loaded");
+          for (const image of document.querySelectorAll("article img"))
+            if ((image.getAttribute("alt") || "").trim().length < 10)
+              found.push("no alt text: " + image.getAttribute("src"));
+            else if (!image.complete || image.naturalWidth === 0)
+              found.push("picture did not load: " + image.getAttribute("src"));
+          const root = document.documentElement;
+          if (root.scrollWidth > root.clientWidth) {
+            const wide = [...document.querySelectorAll("body *")].filter(
+              e => e.getBoundingClientRect().right > root.clientWidth + 1);
+            found.push(`scrolls sideways (${root.scrollWidth} > ${root.clientWidth}): `
+              + wide.slice(0, 5).map(e => e.tagName + "." + e.className).join(", "));
+          }
+          if (root.dataset.theme !== (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"))
+            found.push("the theme does not follow the system: " + root.dataset.theme);
+          return found;
+        }"""
+    )
+    page.wait_for_timeout(300)  # colour transitions end, else axe measures a colour on its way
+    # Without `preload: false` axe fetches style sheets anew, from addresses that it resolves wrongly.
+    options = {"resultTypes": ["violations"], "preload": False}
+    for violation in Axe().run(page, options=options).response["violations"]:
+        where = "; ".join(node["html"][:120] for node in violation["nodes"][:3])
+        problems.append(f"axe {violation['id']} ({len(violation['nodes'])}): {where}")
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_page_is_light(visit, name: str) -> None:
+    sizes = visit(name).sizes
+    total = sum(sizes.values())
+    heaviest = sorted(sizes.items(), key=lambda item: -item[1])[:6]
+    assert total < MAX_GZIPPED, f"{total / 1024:.0f} KiB gzipped; " + ", ".join(
+        f"{url.rsplit('/', 1)[1]} {size / 1024:.0f}" for url, size in heaviest
+    )
+
+
+@pytest.mark.parametrize("path", chapters(), ids=lambda path: path.stem)
+def test_every_equation_is_rendered(visit, path: Path) -> None:
+    """As many rendered display equations as the notebook's Markdown has."""
+    notebook = nbformat.read(path, as_version=4)
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    expected = len(re.findall(r"\$\$.+?\$\$", text, flags=re.DOTALL))
+    assert visit(built(path)).page.locator("article .katex-display").count() == expected
+
+
+def test_keyboard_reaches_the_text(visit) -> None:
+    """The first Tab shows the link that skips the navigation, and it works."""
+    page = visit(PAGES[0]).page
+    page.keyboard.press("Tab")
+    link = page.locator(":focus")
+    assert link.inner_text() == "Skip to main content"
+    box = link.bounding_box()
+    assert box is not None
+    assert box["y"] >= 0
+    page.keyboard.press("Enter")
+    assert page.url.endswith("#main-content")
+
+
+def test_focus_is_visible(visit) -> None:
+    """Whatever Tab reaches on a page shows that it has the focus."""
+    page = visit((CHAPTERS or PAGES)[0]).page
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        page.wait_for_timeout(20)
+        bare = page.evaluate(
+            """() => {
+              const e = document.activeElement, s = getComputedStyle(e);
+              const ring = s.outlineStyle !== "none" && parseFloat(s.outlineWidth) > 0;
+              return e === document.body || ring || s.boxShadow !== "none" ? "" : e.outerHTML.slice(0, 160);
+            }"""
+        )
+        assert bare == ""
+
+
+def test_search_finds_a_word(visit) -> None:
+    visited = visit("search.html?q=normalize")
+    visited.page.wait_for_selector("#search-results li", timeout=10_000)
+    assert not visited.problems
+
+
+@pytest.mark.skipif(not CHAPTERS, reason="no chapter yet")
+def test_folded_cells_open(visit) -> None:
+    """The install cell is folded, and opens from the keyboard."""
+    page = visit(CHAPTERS[0]).page
+    details = page.locator("details").first
+    assert details.get_attribute("open") is None
+    details.locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert details.get_attribute("open") is not None
+    assert "find_spec" in details.inner_text()
