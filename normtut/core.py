@@ -86,8 +86,12 @@ def normalize(x: Tensor, mean: Stats, std: Stats) -> Tensor:
 
     Raises:
         TypeError: if ``x`` is not floating point.
-        ValueError: if ``mean`` or ``std`` does not fit the channels of ``x`` or would change its shape.
+        ValueError: if ``mean`` or ``std`` does not fit the channels of ``x`` or would change its shape, or if
+            a ``std`` given as numbers is zero or not finite. (Tensors are not looked into, which would make a
+            GPU wait: where they are zero, the result is inf or NaN.)
     """
+    if not isinstance(std, Tensor) and not (np.isfinite(std) & np.not_equal(std, 0)).all():
+        raise ValueError(f"std must be finite and not zero, got {std}")
     mean, std = _as_stats("mean", mean, x), _as_stats("std", std, x)
     return ((_at_least_float32(x) - mean) / std).to(x.dtype)
 

@@ -196,7 +196,7 @@ def to_uint8(x: Tensor) -> Tensor:
         raise TypeError(
             f"x must be floating point in [0, 1], or uint8; got {x.dtype} of shape {tuple(x.shape)}"
         )
-    # bfloat16 has 8 significant bits: multiplying in it would merge levels that the input still tells apart.
+    # In half precision the product would be rounded to 8 or 11 bits first, and then once more to a level.
     pixels = x.as_subclass(Tensor).to(torch.promote_types(x.dtype, torch.float32))
     levels = pixels.nan_to_num(nan=0.0).clamp(0, 1).mul(255).round().to(torch.uint8)
     return tv_tensors.wrap(levels, like=x) if isinstance(x, tv_tensors.TVTensor) else levels

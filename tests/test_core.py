@@ -1,0 +1,193 @@
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from normtut import denormalize, inverse_stats, moments, normalize
+
+HALVES = (torch.float16, torch.bfloat16)
+
+
+def exact_moments(values):
+    """Mean and biased variance of floats, in rational arithmetic."""
+    values = [Fraction(v) for v in values]
+    mean = sum(values) / len(values)
+    return mean, sum((v - mean) ** 2 for v in values) / len(values)
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1, (0, 2), (0, 2, 3), (-2, -1), (0, 1, 2, 3), [1, 3]])
+@pytest.mark.parametrize("keepdim", [True, False])
+def test_moments_agree_with_numpy_float64_over_any_axes(dim, keepdim, device):
+    x = torch.randn(4, 3, 5, 6, generator=torch.Generator().manual_seed(0)) * 3 + 7
+    axes = dim if isinstance(dim, int) else tuple(dim)
+    mean, std = moments(x.to(device), dim, keepdim=keepdim)
+    reference = x.double().numpy()
+    np.testing.assert_allclose(mean.cpu(), reference.mean(axes, keepdims=keepdim), rtol=1e-6)
+    np.testing.assert_allclose(std.cpu(), reference.std(axes, keepdims=keepdim), rtol=1e-6)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e2, 1e4, 1e6])
+def test_moments_survive_a_mean_far_from_zero(offset, device):
+    x = (torch.randn(10_000, generator=torch.Generator().manual_seed(0)) + offset).to(device)
+    _, variance = exact_moments(x.tolist())
+    _, std = moments(x, 0)
+    assert std.item() == pytest.approx(math.sqrt(variance), rel=1e-5)
+    if offset == 1e4:  # what the one-pass formula makes of the same numbers
+        one_pass = x.square().mean() - x.mean().square()
+        assert abs(one_pass.item() - float(variance)) > 0.1
+
+
+def test_the_variance_is_biased_and_eps_is_inside_the_root():
+    x = torch.tensor([1.0, 3.0], dtype=torch.float64)
+    assert moments(x, 0)[1].item() == 1.0  # unbiased would be √2
+    assert moments(x, 0, eps=3.0)[1].item() == 2.0  # √(1 + 3), not 1 + 3 and not 1 + √3
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_half_precision_statistics_are_float32_and_do_not_overflow(dtype):
+    x = torch.tensor([-1000.0, 1000.0], dtype=dtype)  # variance 10⁶ > 65504
+    mean, std = moments(x, 0)
+    assert mean.dtype == std.dtype == torch.float32
+    assert (mean.item(), std.item()) == (0.0, 1000.0)
+    assert normalize(x, mean, std).dtype == dtype
+
+
+def test_moments_gradients():
+    x = (torch.randn(3, 4, 5, dtype=torch.float64) + 5).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: moments(x, (0, 2), eps=1e-3), x)
+    assert torch.autograd.gradcheck(lambda x: normalize(x, *moments(x, (0, 2), eps=1e-3)), x)
+
+
+def test_normalized_values_have_mean_zero_and_std_one(device):
+    x = torch.rand(8, 3, 16, 16, device=device) * 5 + 100
+    mean, std = moments(normalize(x, *moments(x, (0, 2, 3))), (0, 2, 3))
+    assert mean.abs().max() < 1e-5
+    assert (std - 1).abs().max() < 1e-5
+
+
+def test_the_same_statistics_put_back_give_the_input_and_others_give_the_others(device):
+    x, y = torch.rand(2, 3, 8, 8, device=device), torch.rand(2, 3, 5, 7, device=device) * 4 + 9
+    z = normalize(x, *moments(x, (2, 3)))
+    torch.testing.assert_close(denormalize(z, *moments(x, (2, 3))), x, rtol=0, atol=1e-6)
+    styled = moments(denormalize(z, *moments(y, (2, 3))), (2, 3))
+    torch.testing.assert_close(styled, moments(y, (2, 3)))
+
+
+@pytest.mark.parametrize("make", [list, tuple, np.array, torch.tensor])
+def test_sequences_are_per_channel_even_where_the_last_axis_would_fit(make):
+    x = torch.zeros(2, 3, 4, 3)
+    z = normalize(x, make([-1.0, -2.0, -3.0]), make([1.0, 1.0, 1.0]))
+    assert z[0, :, 0, 0].tolist() == [1, 2, 3]
+    assert z[0, 0].unique().tolist() == [1]
+
+
+def test_for_a_table_of_features_they_are_per_column():
+    x = torch.tensor([[1.0, 10.0], [3.0, 30.0]])
+    assert normalize(x, [2.0, 20.0], [1.0, 10.0]).tolist() == [[-1, -1], [1, 1]]
+
+
+def test_numbers_and_wider_statistics_do_not_change_the_dtype():
+    x = torch.rand(3, 2, 2)
+    assert normalize(x, 0.5, 0.5).dtype == torch.float32
+    assert normalize(x, torch.tensor(0.5, dtype=torch.float64), 0.5).dtype == torch.float32
+
+
+@pytest.mark.parametrize("function", [normalize, denormalize])
+@pytest.mark.parametrize(
+    ("x", "mean", "std", "error", "words"),
+    [
+        (torch.zeros(3, 4, 4, dtype=torch.uint8), 0.5, 0.5, TypeError, "uint8"),
+        (torch.zeros(3, 4, 4, dtype=torch.int64), 0.5, 0.5, TypeError, "int64"),
+        (np.zeros(3), 0.5, 0.5, TypeError, "ndarray"),
+        (torch.zeros(3, 4, 4), [0.5, 0.5], [1, 1], ValueError, r"mean has 2 values.*\(3, 4, 4\) has 3"),
+        (torch.zeros(3, 4, 4), [0.5] * 3, [1.0] * 4, ValueError, "std has 4 values"),
+        (torch.zeros(1, 4, 4), [0.5] * 3, [1.0] * 3, ValueError, "1 channels"),
+        (torch.zeros(1, 4, 4), torch.zeros(3, 1, 1), 1.0, ValueError, r"\(3, 1, 1\) does not broadcast"),
+        (torch.zeros(4), torch.zeros(2, 4), 1.0, ValueError, "does not broadcast"),
+        (torch.tensor(1.0), [0.5, 0.5], [1, 1], ValueError, "no axes"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_with_its_name_and_shape(function, x, mean, std, error, words):
+    with pytest.raises(error, match=words):
+        function(x, mean, std)
+
+
+@pytest.mark.parametrize("std", [0.0, math.nan, math.inf, [1.0, 0.0, 1.0], np.array([1, math.nan, 1])])
+def test_normalize_refuses_to_divide_by_nothing(std):
+    with pytest.raises(ValueError, match="finite and not zero"):
+        normalize(torch.rand(3, 2, 2), 0.5, std)
+    if np.isfinite(std).all():  # a learned γ may be zero
+        denormalize(torch.rand(3, 2, 2), 0.5, std)
+
+
+@pytest.mark.parametrize("x", [torch.zeros(0, 3), torch.zeros(2, 0, 3)])
+def test_moments_of_nothing_are_refused(x):
+    with pytest.raises(ValueError, match=r"no elements"):
+        moments(x, tuple(range(x.ndim)))
+
+
+def test_moments_refuse_integers_and_negative_eps():
+    with pytest.raises(TypeError, match="int64"):
+        moments(torch.arange(3), 0)
+    with pytest.raises(ValueError, match="eps"):
+        moments(torch.rand(3), 0, eps=-1e-5)
+
+
+def test_inverse_stats_by_exact_arithmetic_over_all_levels():
+    mean, std = Fraction("0.485"), Fraction("0.229")
+    inverse_mean, inverse_std = -mean / std, 1 / std
+    for k in range(256):
+        x = Fraction(k, 255)
+        assert ((x - mean) / std - inverse_mean) / inverse_std == x
+    (m,), (s,) = inverse_stats([0.485], [0.229])
+    assert m == pytest.approx(float(inverse_mean), rel=1e-15)
+    assert s == pytest.approx(float(inverse_std), rel=1e-15)
+
+
+def test_inverse_stats_keep_their_kind_and_make_no_negative_zero():
+    m, s = inverse_stats(torch.tensor([0.0, 1.0]), torch.tensor([2.0, 4.0]))
+    assert m.tolist() == [0.0, -0.25]
+    assert s.tolist() == [0.5, 0.25]
+    assert math.copysign(1, m[0]) == 1
+    assert isinstance(inverse_stats(np.ones(2), np.ones(2))[0], np.ndarray)
+    assert math.copysign(1, inverse_stats([0.0], [1.0])[0][0]) == 1
+
+
+@pytest.mark.parametrize("bad", [[0.0], [math.nan], [math.inf], torch.tensor([0.0]), np.array([math.nan])])
+def test_inverse_stats_refuse_what_has_no_inverse(bad):
+    mean = [0.5] if isinstance(bad, list) else type(bad)([0.5]) if isinstance(bad, torch.Tensor) else bad
+    with pytest.raises(ValueError, match="std must be finite and not zero"):
+        inverse_stats(mean, bad)
+    with pytest.raises(ValueError, match="same length"):
+        inverse_stats([0.5], [0.5, 0.5])
+
+
+DTYPES = {torch.float64: 2.0**-53, torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
+
+
+@given(
+    dtype=st.sampled_from(list(DTYPES)),
+    shape=st.tuples(st.integers(0, 3), st.integers(1, 4), st.integers(0, 5), st.integers(1, 5)),
+    mean=st.floats(-10, 10),
+    log_std=st.floats(-6, 3),
+    seed=st.integers(0, 2**16),
+)
+def test_the_inverse_returns_the_input_within_a_few_roundings(dtype, shape, mean, log_std, seed):
+    # The smallest std keeps |z| < 12·2⁶, inside float16.
+    mean, std = [mean] * shape[1], [2.0**log_std] * shape[1]
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+    back = denormalize(normalize(x, mean, std), mean, std)
+    assert back.dtype == dtype
+    assert back.shape == x.shape
+    # One rounding each for x − μ, ÷σ, ×σ (all of the size of x − μ) and +μ (of the size of x); half precision
+    # adds those of float32, and a z in float16's subnormal range loses up to 2⁻²⁵·σ absolutely.
+    unit = DTYPES[dtype]
+    bound = 4 * unit * ((x.double() - mean[0]).abs() + x.double().abs()) + 2.0**-25 * std[0] * (
+        unit == 2.0**-11
+    )
+    bound += 2.0**-23 * abs(mean[0]) * (dtype in HALVES)
+    assert bool(((back.double() - x.double()).abs() <= bound).all())

@@ -1,0 +1,289 @@
+import copy
+import math
+import pickle
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from normtut import CIFAR10, CLIP, HALF, IMAGENET, InverseNormalize, Normalize, data, images, to_uint8
+
+FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+BOTH = pytest.mark.parametrize("transform", [Normalize, InverseNormalize])
+
+
+def photo(dtype=torch.float32):
+    return v2.functional.to_dtype(data.photos("cat")["cat"], dtype, scale=True)
+
+
+def test_normalize_equals_torchvision_on_a_photo(device):
+    x = photo().to(device)
+    ours, theirs = Normalize(*IMAGENET)(x), v2.Normalize(*IMAGENET)(x)
+    assert ours.device == x.device
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_inverse_equals_a_second_normalize_and_restores_every_pixel(device):
+    x = photo().to(device)
+    z = Normalize(*IMAGENET)(x)
+    mean, std = IMAGENET
+    second = v2.Normalize([-m / s for m, s in zip(mean, std, strict=True)], [1 / s for s in std])
+    restored = Normalize(*IMAGENET).inverse()(z)
+    torch.testing.assert_close(restored, second(z), rtol=0, atol=1e-6)
+    assert torch.equal(to_uint8(restored), data.photos("cat")["cat"].to(device))
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shape", [(3, 4, 5), (2, 3, 4, 5), (2, 7, 3, 4, 5), (0, 3, 4, 5), (3, 0, 5)])
+def test_dtype_and_shape_are_kept(transform, dtype, shape):
+    y = transform(*IMAGENET)(torch.rand(shape).to(dtype))
+    assert (y.dtype, y.shape) == (dtype, shape)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_half_precision_is_rounded_once(dtype):
+    x = torch.rand(3, 16, 16).to(dtype)
+    exact = Normalize(*IMAGENET)(x.double())
+    assert torch.equal(Normalize(*IMAGENET)(x), exact.to(dtype)) or dtype in (torch.float32,)
+    torch.testing.assert_close(
+        Normalize(*IMAGENET)(x).double(), exact, rtol=torch.finfo(dtype).eps, atol=1e-6
+    )
+
+
+@BOTH
+def test_tv_tensors_keep_their_type_and_the_rest_of_a_sample_passes_through(transform):
+    sample = {
+        "image": tv_tensors.Image(torch.rand(3, 8, 8)),
+        "nested": [
+            tv_tensors.Video(torch.rand(2, 3, 8, 8)),
+            {"mask": tv_tensors.Mask(torch.ones(8, 8, dtype=torch.uint8)), "label": 7},
+        ],
+        "boxes": tv_tensors.BoundingBoxes([[1, 2, 3, 4]], format="XYXY", canvas_size=(8, 8)),
+        "tensor": torch.rand(5),
+        "path": "cat.png",
+    }
+    out = transform(*IMAGENET)(sample)
+    assert type(out["image"]) is tv_tensors.Image
+    assert type(out["nested"][0]) is tv_tensors.Video
+    assert not torch.equal(out["image"], sample["image"])
+    assert not torch.equal(out["nested"][0], sample["nested"][0])
+    assert torch.equal(out["nested"][1]["mask"], sample["nested"][1]["mask"])
+    assert torch.equal(out["boxes"], sample["boxes"])
+    assert out["boxes"].canvas_size == (8, 8)
+    assert out["tensor"] is sample["tensor"]
+    assert (out["nested"][1]["label"], out["path"]) == (7, "cat.png")
+
+
+@BOTH
+def test_in_place_writes_into_the_input_and_otherwise_not(transform):
+    x = tv_tensors.Image(torch.rand(3, 4, 4))
+    before, expected = x.clone(), transform(*IMAGENET)(x)
+    assert torch.equal(x, before)
+    y = transform(*IMAGENET, inplace=True)(x)
+    assert y.data_ptr() == x.data_ptr()
+    assert type(y) is tv_tensors.Image
+    assert torch.equal(x, expected)
+
+
+@BOTH
+def test_non_contiguous_input(transform):
+    x = torch.rand(6, 5, 3).permute(2, 0, 1)[:, ::2]
+    assert torch.equal(transform(*IMAGENET)(x), transform(*IMAGENET)(x.contiguous()))
+
+
+@BOTH
+def test_copies_and_pickles_do_the_same(transform):
+    x, t = torch.rand(3, 4, 4), transform(*IMAGENET)
+    for twin in (pickle.loads(pickle.dumps(t)), copy.deepcopy(t), t.inverse().inverse()):
+        assert torch.equal(twin(x), t(x))
+        assert repr(twin) == repr(t)
+
+
+def test_repr_can_be_read_back():
+    for t in (Normalize(*IMAGENET), InverseNormalize([0.5], [0.25], inplace=True)):
+        assert repr(eval(repr(t))) == repr(t)
+
+
+def test_inside_compose_and_dataloader_workers():
+    pipeline = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), Normalize(*CIFAR10)])
+    patches = data.PhotoPatches(train=False, transform=pipeline)
+    batch, _ = next(iter(DataLoader(patches, batch_size=16, num_workers=2)))
+    restored = to_uint8(InverseNormalize(*CIFAR10)(batch))
+    assert np.array_equal(restored.permute(0, 2, 3, 1).numpy(), patches.data[:16])
+
+
+def test_gradients_flow():
+    x = torch.rand(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(Normalize(*IMAGENET), x)
+    assert torch.autograd.gradcheck(InverseNormalize(*IMAGENET), x)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("x", "error", "words"),
+    [
+        (torch.zeros(3, 4, 4, dtype=torch.uint8), TypeError, r"uint8 of shape \(3, 4, 4\).*scale"),
+        (torch.zeros(3, 4, 4, dtype=torch.bool), TypeError, "bool"),
+        (PIL.Image.new("RGB", (4, 4)), TypeError, "PIL"),
+        ({"image": PIL.Image.new("RGB", (4, 4)), "label": 1}, TypeError, "PIL"),
+        (torch.rand(4, 4), ValueError, r"\(4, 4\).*unsqueeze"),
+        (torch.rand(4), ValueError, r"\(…, C, H, W\)"),
+        # torchvision makes three channels of this one, silently.
+        (torch.rand(1, 4, 4), ValueError, r"3 channels.*\(1, 4, 4\) has 1"),
+        (torch.rand(4, 6, 6), ValueError, "has 4"),
+        (torch.rand(8, 8, 3), ValueError, "channels-last"),
+    ],
+)
+def test_bad_images_are_refused(transform, x, error, words):
+    with pytest.raises(error, match=words):
+        transform(*IMAGENET)(x)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("mean", "std", "error", "words"),
+    [
+        ([0.5] * 3, [0.5] * 2, ValueError, "got 3 and 2"),
+        ([0.5], [0.0], ValueError, "std must be positive"),
+        ([0.5], [-0.5], ValueError, "std must be positive"),
+        ([0.5], [math.nan], ValueError, "std must be positive"),
+        ([0.5], [math.inf], ValueError, "std must be positive"),
+        ([math.nan], [0.5], ValueError, "mean must be finite"),
+        ([], [], ValueError, "mean is empty"),
+        (0.5, 0.5, TypeError, r"\(0.5,\) a sequence"),
+        ("ab", [0.5, 0.5], ValueError, "could not convert"),
+    ],
+)
+def test_bad_statistics_are_refused(transform, mean, std, error, words):
+    with pytest.raises(error, match=words):
+        transform(mean, std)
+
+
+def test_a_std_that_leaves_float16_is_refused_instead_of_giving_inf():
+    x = torch.rand(3, 4, 4, dtype=torch.float16)
+    assert v2.Normalize([0.5] * 3, [1e-7] * 3)(x).isinf().any()
+    with pytest.raises(ValueError, match=r"too small for torch\.float16"):
+        Normalize([0.5] * 3, [1e-7] * 3)(x)
+    assert Normalize([0.5] * 3, [1e-7] * 3)(x.float()).isfinite().all()
+
+
+def test_one_number_stands_for_every_channel():
+    x = torch.rand(3, 4, 4)
+    assert torch.equal(Normalize((0.5,), (0.5,))(x), Normalize(*HALF)(x))
+
+
+@pytest.mark.parametrize("make", [tuple, list, np.array, torch.tensor])
+def test_statistics_may_come_in_any_sequence(make):
+    t = Normalize(make([0.1, 0.2, 0.3]), make([1.0, 2.0, 3.0]))
+    assert t.mean == pytest.approx((0.1, 0.2, 0.3))
+    assert all(isinstance(m, float) for m in t.mean)
+
+
+@given(
+    dtype=st.sampled_from(FLOATS),
+    channels=st.integers(1, 5),
+    lead=st.lists(st.integers(0, 3), max_size=2),
+    size=st.tuples(st.integers(0, 5), st.integers(1, 5)),
+    stats=st.data(),
+    seed=st.integers(0, 2**16),
+)
+def test_inverse_of_normalize_is_the_identity_within_roundings(dtype, channels, lead, size, stats, seed):
+    mean = stats.draw(st.lists(st.floats(-2, 2), min_size=channels, max_size=channels))
+    std = stats.draw(st.lists(st.floats(2**-6, 8), min_size=channels, max_size=channels))
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand((*lead, channels, *size), generator=generator).to(dtype)
+    t = Normalize(mean, std)
+    back = t.inverse()(t(x))
+    assert back.shape == x.shape
+    unit = torch.finfo(dtype).eps
+    wide = torch.tensor(mean, dtype=torch.float64).view(-1, 1, 1)
+    bound = 2 * unit * ((x.double() - wide).abs() + x.double().abs()) + 2.0**-22 * (1 + wide.abs())
+    if dtype == torch.float64:
+        bound -= 2.0**-22 * (1 + wide.abs()) - 4 * unit * wide.abs()
+    if dtype == torch.float16:
+        bound += 2.0**-24 * torch.tensor(std).view(-1, 1, 1)  # a z among float16's subnormals
+    assert bool(((back.double() - x.double()).abs() <= bound).all())
+
+
+# --- to_uint8 ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stats", [IMAGENET, CIFAR10, CLIP, HALF])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_every_level_of_every_channel_comes_back(stats, dtype, device):
+    levels = torch.arange(256, dtype=torch.uint8, device=device).expand(3, 1, 256)
+    x = levels.to(torch.float64).div(255).to(dtype)
+    restored = InverseNormalize(*stats)(Normalize(*stats)(x))
+    assert torch.equal(to_uint8(restored), levels)
+
+
+def test_truncation_would_not():
+    levels = torch.arange(256).expand(3, 1, 256)
+    restored = InverseNormalize(*IMAGENET)(Normalize(*IMAGENET)(levels / 255))
+    assert (restored.mul(255).byte() != levels).sum() > 50
+
+
+def test_even_bfloat16_holds_all_levels_where_arithmetic_is_rounded_once():
+    levels = torch.arange(256, dtype=torch.uint8).expand(3, 1, 256)
+    x = (levels.double() / 255).bfloat16()
+    mean, std = IMAGENET
+    second = v2.Normalize([-m / s for m, s in zip(mean, std, strict=True)], [1 / s for s in std])
+    assert torch.equal(to_uint8(InverseNormalize(*IMAGENET)(Normalize(*IMAGENET)(x))), levels)
+    assert (to_uint8(second(v2.Normalize(*IMAGENET)(x))) != levels).sum() > 100
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_rounded_to_the_nearest_level_and_not_twice(dtype):
+    x = torch.arange(0x8000, dtype=torch.int16).view(dtype)  # every number from 0 to infinity, then the NaNs
+    x = x[x <= 1]
+    assert torch.equal(to_uint8(x), x.double().mul(255).round().byte())
+
+
+def test_values_without_a_level():
+    x = torch.tensor([math.nan, math.inf, -math.inf, -1e-7, 1 + 1e-7, 300.0, -300.0])
+    assert to_uint8(x).tolist() == [0, 255, 0, 0, 255, 255, 0]
+
+
+def test_uint8_passes_and_other_integers_do_not():
+    x = torch.arange(4, dtype=torch.uint8)
+    assert to_uint8(x) is x
+    for bad in (torch.arange(4), torch.tensor([True])):
+        with pytest.raises(TypeError, match=r"must be floating point .*shape"):
+            to_uint8(bad)
+
+
+def test_to_uint8_keeps_tv_tensors_and_shapes():
+    assert type(to_uint8(tv_tensors.Image(torch.rand(3, 2, 2)))) is tv_tensors.Image
+    assert to_uint8(torch.rand(0, 3, 2)).shape == (0, 3, 2)
+    assert to_uint8(torch.tensor(0.5)).item() == 128
+
+
+# --- the constants -----------------------------------------------------------------------------
+
+
+def test_imagenet_is_what_torchvision_uses():
+    from torchvision.models import ResNet50_Weights
+
+    for weights in ResNet50_Weights:
+        preset = weights.transforms()
+        assert (tuple(preset.mean), tuple(preset.std)) == IMAGENET
+
+
+def test_cifar10_is_the_pixel_std_and_not_the_mean_of_stds():
+    assert CIFAR10.std == (0.2470, 0.2435, 0.2616)
+
+
+@pytest.mark.parametrize("name", ["IMAGENET", "CIFAR10", "CIFAR100", "MNIST", "CLIP", "HALF"])
+def test_constants_unpack(name):
+    stats = getattr(images, name)
+    mean, std = stats
+    assert len(mean) == len(std) == len(Normalize(*stats).mean)
+    assert stats.mean == mean
+    assert stats.std == std
