@@ -47,14 +47,15 @@ def test_dtype_and_shape_are_kept(transform, dtype, shape):
     assert (y.dtype, y.shape) == (dtype, shape)
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_rounded_once(dtype):
     x = torch.rand(3, 16, 16).to(dtype)
     exact = Normalize(*IMAGENET)(x.double())
-    assert torch.equal(Normalize(*IMAGENET)(x), exact.to(dtype)) or dtype in (torch.float32,)
-    torch.testing.assert_close(
-        Normalize(*IMAGENET)(x).double(), exact, rtol=torch.finfo(dtype).eps, atol=1e-6
-    )
+    half_a_place = torch.finfo(dtype).eps / 2
+    error = (Normalize(*IMAGENET)(x).double() - exact).abs()
+    assert bool((error <= half_a_place * exact.abs() * 1.001 + 1e-6).all())
+    theirs = (v2.Normalize(*IMAGENET)(x).double() - exact).abs()
+    assert bool((theirs > half_a_place * exact.abs() * 1.001 + 1e-6).any())
 
 
 @BOTH
