@@ -1,6 +1,6 @@
 """The built book, as a reader's browser sees it: every page, at two widths, in light and in dark mode.
 
-Chromium (Debian's package, or Chrome) is taken from PATH or from $CHROMIUM; without one these tests are skipped.
+Chromium (Debian's package, or Chrome) is taken from PATH or from $CHROMIUM; without one these tests skip.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def visit(address, browser):
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", PAGES)
 def test_page_is_whole(visit, name: str, width: str, scheme: str) -> None:
-    """Nothing leaves the book, fails, logs an error, stays raw TeX, scrolls sideways, lacks alt text or fails axe."""
+    """No request out, error, raw TeX, sideways scrolling, picture without words, or finding of axe."""
     from axe_playwright_python.sync_playwright import Axe
 
     visited = visit(name, width, scheme)
@@ -207,6 +207,7 @@ def test_keyboard_reaches_the_text(visit) -> None:
     """The first Tab shows the link that skips the navigation, and it works."""
     page = visit(PAGES[0]).page
     page.keyboard.press("Tab")
+    page.wait_for_timeout(600)  # the link slides in
     link = page.locator(":focus")
     assert link.inner_text() == "Skip to main content"
     box = link.bounding_box()

@@ -44,6 +44,16 @@ def to_html(tex: str, display: bool) -> str:
     return str(javascript().eval(call))
 
 
+JOINER = "\u2060"
+
+
+def neighbour(node: nodes.Element, step: int) -> str:
+    """The text beside `node` in its paragraph; a space at either end of it."""
+    siblings = node.parent.children
+    index = siblings.index(node) + step
+    return (siblings[index].astext() if 0 <= index < len(siblings) else "") or " "
+
+
 def render(translator: Any, node: nodes.Element, display: bool) -> None:
     tex = node.astext()
     try:
@@ -59,7 +69,12 @@ def render(translator: Any, node: nodes.Element, display: bool) -> None:
         )
         translator.body.append(f"{start}{html}</div>")
     else:
-        translator.body.append(f"{translator.starttag(node, 'span', '', CLASS='math')}{html}</span>")
+        # A line may break before or after an inline block, thus between an equation and its full stop: a word
+        # joiner on the side of a neighbour that is no space forbids that.
+        before, after = (neighbour(node, step) for step in (-1, 1))
+        start = translator.starttag(node, "span", "", CLASS="math")
+        joined = ("" if before[-1:].isspace() else JOINER) + f"{start}{html}</span>"
+        translator.body.append(joined + ("" if after[:1].isspace() else JOINER))
 
 
 def visit_math(translator: Any, node: nodes.math) -> None:
