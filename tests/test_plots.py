@@ -41,11 +41,14 @@ class TestPainted:
         assert torch.equal(plots.painted(levels)[0], levels)
         assert plots.painted(torch.ones(3, 2, 2, dtype=torch.bfloat16))[0].unique().tolist() == [255]
 
-    def test_the_logger_is_left_as_it_was(self):
+    @pytest.mark.parametrize("propagate", [True, False])
+    def test_the_logger_is_left_as_it_was(self, propagate, monkeypatch):
         logger = logging.getLogger("matplotlib.image")
-        before = logger.propagate, list(logger.handlers)
+        monkeypatch.setattr(logger, "propagate", propagate)
+        handlers = list(logger.handlers)
         plots.painted(torch.full((3, 2, 2), 7.0))
-        assert (logger.propagate, list(logger.handlers)) == before
+        assert logger.propagate is propagate
+        assert logger.handlers == handlers
 
     def test_a_wrong_shape_is_named(self):
         with pytest.raises(ValueError, match=r"x must be .* got \(2, 4, 4\)"):
