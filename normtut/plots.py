@@ -13,11 +13,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .axes import NORMS, AxesExplorer, axes_explorer, axes_picture, index_sets
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLORS", "RGB", "curves", "histograms", "painted", "roundtrip_errors", "setup", "show"]
+__all__ = [
+    "COLORS",
+    "NORMS",
+    "RGB",
+    "AxesExplorer",
+    "axes_explorer",
+    "axes_picture",
+    "curves",
+    "histograms",
+    "index_sets",
+    "painted",
+    "roundtrip_errors",
+    "setup",
+    "show",
+]
 
 #: Okabe & Ito's palette (2008), told apart by people with any of the common colour-vision deficiencies.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#F0E442")
@@ -221,6 +237,44 @@ def curves(
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.legend()
     return ax
+
+
+def bars(
+    panels: Mapping[str, Mapping[str, float]],
+    *,
+    xlabel: str = "",
+    marks: Mapping[str, float] | None = None,
+    percent: bool = False,
+) -> Figure:
+    """Draw named values as bars with their numbers written beside them, one panel for each group.
+
+    Args:
+        panels: ``{title: {name: value}}``; the names of the first panel label all of them.
+        xlabel: what a value is.
+        marks: ``{title: value}``, a dotted line in that panel; for what chance would give, for instance.
+        percent: write values as percentages.
+    """
+    import matplotlib.pyplot as plt
+
+    rows = max(map(len, panels.values()))
+    fig, axes = plt.subplots(
+        1, len(panels), squeeze=False, sharey=True, figsize=(3.4 * len(panels), 1.0 + 0.42 * rows)
+    )
+    for ax, (title, values) in zip(axes.flat, panels.items(), strict=True):
+        drawn = ax.barh(list(values), list(values.values()), color=COLORS[: len(values)], height=0.65)
+        ax.bar_label(drawn, [f"{v:.0%}" if percent else f"{v:.3g}" for v in values.values()], padding=3)
+        if marks and title in marks:
+            ax.axvline(marks[title], color="black", linestyle=":", linewidth=1.5)
+        ax.set_title(title, fontsize=11)
+        ax.set_xlabel(xlabel)
+        ax.margins(x=0.16)
+        ax.grid(axis="y", visible=False)
+    axes[0, 0].invert_yaxis()
+    if percent:
+        for ax in axes.flat:
+            ax.set(xlim=(0, 1.15), xticks=(0, 0.5, 1))
+            ax.xaxis.set_major_formatter("{x:.0%}")
+    return fig
 
 
 def _as_picture(title: object, x: Tensor, clip: bool) -> np.ndarray:

@@ -1,0 +1,275 @@
+"""Who shares statistics with whom: the axes picture, drawn from what the functions themselves do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from . import functional as F
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["NORMS", "AxesExplorer", "axes_explorer", "axes_picture", "index_sets"]
+
+#: The normalizations of the picture, as functions of features (N, C, *).
+NORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "Batch": lambda x: F.batch_norm(x, None, None, training=True),
+    "Layer": lambda x: F.layer_norm(x, x.shape[1:]),
+    "Instance": F.instance_norm,
+    "Group (2)": lambda x: F.group_norm(x, 2),
+    "Layer, per position": lambda x: F.layer_norm(x.movedim(1, -1), x.shape[1:2]).movedim(-1, 1),
+    "RMS, per position": lambda x: F.rms_norm(x.movedim(1, -1), x.shape[1:2]).movedim(-1, 1),
+}
+
+_SHAPE = (3, 6, 4)  # samples, channels, positions: H and W are drawn as one axis, as in Wu & He 2018
+_AXES = ("sample", "channel", "position")
+
+
+def index_sets(norm: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Tensor:
+    r"""Find out which elements share statistics, by asking the function.
+
+    >>> index_sets(lambda x: F.batch_norm(x, None, None, training=True), (2, 3))
+    tensor([[0, 1, 2],
+            [0, 1, 2]])
+    >>> index_sets(lambda x: F.layer_norm(x, (3,)), (2, 3))
+    tensor([[0, 0, 0],
+            [1, 1, 1]])
+
+    Element k belongs to the index set S_i of element i (Wu & He 2018, equation (2)) where the output
+    :math:`z_i` depends on the input :math:`x_k`, that is where :math:`\partial z_i / \partial x_k \neq 0`.
+
+    Args:
+        norm: takes a float64 tensor of this shape, and returns one.
+        shape: of the input; small, since every output is differentiated by every input.
+
+    Returns:
+        An int64 tensor of this shape: elements with the same number share statistics. The sets are numbered
+        in the order in which they first occur.
+
+    Raises:
+        ValueError: if the output has another shape, or the sets overlap, as windows that slide do.
+    """
+    # Inputs so small that eps keeps its say; else two elements, always ±1, would not depend on each other.
+    x = 1e-3 * torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    z = norm(x.requires_grad_())
+    if z.shape != x.shape:
+        raise ValueError(f"norm must keep the shape {tuple(shape)} of its input, got {tuple(z.shape)}")
+    rows = [torch.autograd.grad(zi, x, retain_graph=True)[0].flatten().abs() for zi in z.flatten()]
+    jacobian = torch.stack(rows)
+    shares = (jacobian > 1e-9 * jacobian.max()) | torch.eye(x.numel(), dtype=torch.bool)
+    first = shares.int().argmax(1)  # the first member of each element's set
+    if not torch.equal(shares, first[:, None] == first[None, :]):
+        raise ValueError("the elements that norm averages over overlap without being the same: no index sets")
+    number = (first == torch.arange(len(first))).cumsum(0) - 1  # 0, 1, … for the first member of each set
+    return number[first].view(shape)
+
+
+def axes_picture(
+    norms: Mapping[str, Callable[[Tensor], Tensor]] | None = None, *, shape: tuple[int, int, int] = _SHAPE
+) -> Figure:
+    """Draw, for each norm, a block of features; elements of one colour share statistics.
+
+    Args:
+        norms: ``{title: function}``; `NORMS` by default. Each is asked by `index_sets`.
+        shape: samples, channels, positions.
+    """
+    import matplotlib.pyplot as plt
+
+    norms = NORMS if norms is None else norms
+    ncols = min(3, len(norms))
+    nrows = -(-len(norms) // ncols)
+    fig, axes = plt.subplots(nrows, ncols, squeeze=False, figsize=(2.2 * ncols, 1.75 * nrows))
+    for ax in axes.flat:
+        ax.set_axis_off()
+        ax.set_aspect("equal")
+    for ax, (title, norm) in zip(axes.flat, norms.items(), strict=False):
+        _block(ax, index_sets(norm, shape))
+        ax.set_title(title, fontsize=11)
+    return fig
+
+
+def _block(ax: Axes, sets: Tensor) -> None:
+    """The three visible faces: channels to the right, positions downwards, samples into the depth."""
+    from matplotlib.collections import PolyCollection
+
+    samples, channels, positions = sets.shape
+    # A face is spanned by two of the axes (n, c, p), from a corner; its cells lie on the block's surface.
+    faces = (
+        [(0, c, p, (0, c, p), (0, 1, 0), (0, 0, 1)) for c in range(channels) for p in range(positions)]
+        + [(n, c, 0, (n, c, 0), (1, 0, 0), (0, 1, 0)) for n in range(samples) for c in range(channels)]
+        + [
+            (n, channels - 1, p, (n, channels, p), (1, 0, 0), (0, 0, 1))
+            for n in range(samples)
+            for p in range(positions)
+        ]
+    )
+    corners, fills, colors = [], [], _colors(sets)
+    for n, c, p, origin, u, v in faces:
+        steps = ((0, 0), (1, 0), (1, 1), (0, 1))
+        points = [[o + i * a + j * b for o, a, b in zip(origin, u, v, strict=True)] for i, j in steps]
+        corners.append([(0.55 * pn + pc, 0.45 * pn - pp) for pn, pc, pp in points])
+        fills.append(colors[sets[n, c, p]])
+    ax.add_collection(PolyCollection(corners, facecolors=fills, edgecolors="white", linewidths=0.8))
+    ax.autoscale_view()
+    ax.text(channels / 2, -positions - 0.25, "C", ha="center", va="top", fontsize=10)
+    ax.text(-0.25, -positions / 2, "HW", ha="right", va="center", fontsize=10)
+    ax.text(0.275 * samples - 0.3, 0.225 * samples + 0.1, "N", ha="right", va="bottom", fontsize=10)
+
+
+def _colors(sets: Tensor) -> list[str]:
+    """A colour for each set, from six hues in three tints; where the hues run out, a tint for each sample."""
+    from .plots import COLORS
+
+    total = int(sets.max()) + 1
+    cycle = total if total <= 6 else min(6, int(sets[0].max()) + 1)
+    return [_tint(COLORS[i % cycle], (0.0, 0.4, 0.68)[i // cycle % 3]) for i in range(total)]
+
+
+def _tint(color: str, white: float) -> str:
+    rgb = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(v + (255 - v) * white):02x}" for v in rgb)
+
+
+class AxesExplorer:
+    """What `axes_explorer` returns: a notebook shows its ``html``."""
+
+    def __init__(self, html: str, titles: list[str]) -> None:
+        self.html = html
+        self.titles = titles
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def __repr__(self) -> str:
+        return f"AxesExplorer({', '.join(self.titles)})"
+
+
+def axes_explorer(
+    norms: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+    *,
+    shape: tuple[int, int, int] = _SHAPE,
+    name: str = "axes",
+) -> AxesExplorer:
+    """The axes picture to press: choose a norm and an element, and see who shares its statistics.
+
+    >>> axes_explorer({"Instance": F.instance_norm})
+    AxesExplorer(Instance)
+
+    It is HTML, SVG and a script of 2 KB, needs no network, and is worked by mouse, finger or keyboard.
+    Without scripts (GitHub) it says so and stays as it is.
+
+    Args:
+        norms: ``{title: function}``; `NORMS` by default. Each is asked by `index_sets`.
+        shape: samples, channels, positions.
+        name: makes the element's id, ``normtut-{name}``, unique on a page.
+    """
+    norms = NORMS if norms is None else norms
+    sets = {title: index_sets(norm, shape) for title, norm in norms.items()}
+    data = {
+        "shape": shape,
+        "sets": [s.flatten().tolist() for s in sets.values()],
+        "what": ["one mean and one std" if _centers(f, shape) else "one mean square" for f in norms.values()],
+        "colors": [_colors(s) for s in sets.values()],
+    }
+    first = next(iter(sets.values()))
+    fills = [[_colors(first)[k] for k in sheet.flatten()] for sheet in first]
+    values = {
+        "ID": f"normtut-{name}",
+        "BUTTONS": "".join(
+            f'<button type="button" aria-pressed="{str(i == 0).lower()}">{title}</button>'
+            for i, title in enumerate(sets)
+        ),
+        "SHEETS": "".join(_sheet(n, fill, shape) for n, fill in enumerate(fills)),
+        "SLIDERS": "".join(
+            f'<label>{axis} <input type="range" min="0" max="{size - 1}" value="{size // 2}"></label>'
+            for axis, size in zip(_AXES, shape, strict=True)
+        ),
+        "DATA": json.dumps(data, separators=(",", ":")),
+    }
+    html = _HTML
+    for key, value in values.items():
+        html = html.replace(f"@{key}@", value)
+    return AxesExplorer(html, list(sets))
+
+
+def _centers(norm: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> bool:
+    """Whether a norm removes the mean: then a constant added to the input changes nothing."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return torch.allclose(norm(x), norm(x + 1), atol=1e-6)
+
+
+def _sheet(n: int, fills: list[str], shape: tuple[int, int, int], size: int = 20) -> str:
+    """One sample as SVG: channels from left to right, positions from top to bottom."""
+    _, channels, positions = shape
+    cells = "".join(
+        f'<rect x="{k // positions * size + 1}" y="{k % positions * size + 1}" '
+        f'width="{size - 2}" height="{size - 2}" fill="{fill}"/>'
+        for k, fill in enumerate(fills)
+    )
+    return (
+        f'<div><svg viewBox="-1 -1 {channels * size + 2} {positions * size + 2}" role="img" '
+        f'aria-label="sample {n}">{cells}</svg><span>sample {n}</span></div>'
+    )
+
+
+_HTML = """\
+<div class="normtut-axes" id="@ID@">
+<style>
+.normtut-axes{max-width:40rem;font-size:1rem;line-height:1.5}
+.normtut-axes>div{display:flex;flex-wrap:wrap;gap:.4rem .8rem;margin:.6rem 0}
+.normtut-axes>.sheets{display:grid;grid-template-columns:repeat(auto-fit,minmax(9rem,1fr));text-align:center}
+.normtut-axes svg{display:block;width:100%;cursor:pointer}
+.normtut-axes rect{opacity:.3;stroke-width:2}
+.normtut-axes rect.in{opacity:1}
+.normtut-axes rect.at{stroke:currentColor;stroke-width:4}
+.normtut-axes button{font:inherit;color:inherit;background:none;border:1px solid;border-radius:.4rem;
+padding:.3rem .7rem;cursor:pointer}
+.normtut-axes button[aria-pressed=true]{background:#0072b2;border-color:#0072b2;color:#fff}
+.normtut-axes label{display:flex;align-items:center;gap:.4rem;margin:0}
+.normtut-axes input{width:6rem}
+html[data-theme=dark] .text_html:has(.normtut-axes){background:none!important;color:inherit!important}
+</style>
+<div role="group" aria-label="Normalization">@BUTTONS@</div>
+<div class="sheets">@SHEETS@</div>
+<div role="group" aria-label="The element i">@SLIDERS@</div>
+<p role="status">No script runs here, so the buttons do nothing; the picture above shows the same sets.</p>
+</div>
+<script>
+(() => {
+const D = @DATA@;
+const root = document.getElementById("@ID@"), all = (s) => [...root.querySelectorAll(s)];
+const buttons = all("button"), cells = all("rect"), sliders = all("input");
+const [, C, P] = D.shape, axes = ["sample", "channel", "position"];
+const place = (k) => [Math.floor(k / (C * P)), Math.floor(k / P) % C, k % P];
+let norm = 0;
+const span = (name, size, v) => v.length === size && size > 1 ? `all ${name}s`
+  : v.length > 1 ? `${name}s ${v[0]} to ${v[v.length - 1]}` : `${name} ${v[0]}`;
+function draw() {
+  const set = D.sets[norm], [n, c, p] = sliders.map((s) => +s.value), i = (n * C + c) * P + p;
+  const members = [...set.keys()].filter((k) => set[k] === set[i]);
+  cells.forEach((r, k) => {
+    r.setAttribute("fill", D.colors[norm][set[k]]);
+    r.setAttribute("class", (set[k] === set[i] ? "in" : "") + (k === i ? " at" : ""));
+  });
+  buttons.forEach((b, k) => b.setAttribute("aria-pressed", k === norm));
+  const where = axes.map((a, d) => span(a, D.shape[d], [...new Set(members.map((k) => place(k)[d]))]));
+  root.querySelector("[role=status]").textContent = `${buttons[norm].textContent}: `
+    + `Sᵢ has ${members.length} elements (${where.join(", ")}). They share ${D.what[norm]}; `
+    + `there are ${new Set(set).size} such sets.`;
+}
+buttons.forEach((b, k) => b.addEventListener("click", () => { norm = k; draw(); }));
+sliders.forEach((s) => s.addEventListener("input", draw));
+cells.forEach((r, k) => r.addEventListener("click", () => {
+  place(k).forEach((v, d) => { sliders[d].value = v; });
+  draw();
+}));
+draw();
+})();
+</script>
+"""
