@@ -2,7 +2,7 @@
 # Make the virtual environment of the book at $1: the exact packages of requirements.txt, and normtut itself.
 set -eu
 venv=$1
-for candidate in ${BOOTSTRAP_PYTHON:-} python3 python3.13 python3.12 python3.11 python3.10; do
+for candidate in ${BOOTSTRAP_PYTHON:-} python3 python3.14 python3.13 python3.12 python3.11 python3.10; do
   if command -v "$candidate" >/dev/null 2>&1 &&
      "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; then
     python=$candidate

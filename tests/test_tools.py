@@ -1,0 +1,241 @@
+"""The book's tools: refreshing chapters, setting the address, building, making the environment."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TOOLS = ROOT / "book" / "_tools"
+sys.path.insert(0, str(TOOLS))
+import set_repository  # noqa: E402
+from common import repository_url  # noqa: E402
+from install_cell import TAG, repair  # noqa: E402
+
+
+def run(*command: object, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        **options,
+    )
+
+
+def store(path: Path, *sources: str) -> Path:
+    notebook = nbformat.v4.new_notebook()
+    notebook.cells = [nbformat.v4.new_markdown_cell("# Title")]
+    notebook.cells += [nbformat.v4.new_code_cell(source) for source in sources]
+    nbformat.write(notebook, path)
+    return path
+
+
+def refresh(*paths: Path, **options: object) -> subprocess.CompletedProcess[str]:
+    return run(sys.executable, TOOLS / "refresh.py", *paths, **options)
+
+
+def test_refresh_is_deterministic_and_uses_this_interpreter(tmp_path: Path) -> None:
+    source = "import sys, os\nprint(sys.executable, os.getcwd())\nprint(list({'a', 'b', 'c'}))"
+    path = store(tmp_path / "a.ipynb", source)
+    # A kernel that somebody registered as `python3` must not be the one that runs.
+    kernel = tmp_path / "share" / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    (kernel / "kernel.json").write_text('{"argv": ["false"], "display_name": "x", "language": "python"}')
+    environment = os.environ | {"JUPYTER_PATH": str(tmp_path / "share")}
+    contents = []
+    for _ in range(2):
+        done = refresh(path, env=environment)
+        assert done.returncode == 0, done.stderr
+        contents.append(path.read_bytes())
+    assert contents[0] == contents[1]
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert f"{sys.executable} {tmp_path}" in notebook.cells[-1].outputs[0].text
+    assert [c.execution_count for c in notebook.cells[1:]] == [1, 2]
+    assert TAG in notebook.cells[1].metadata.tags
+    assert b"transient" not in contents[0]
+    assert b'"execution"' not in contents[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("1 / 0", "ZeroDivisionError"),
+        ("import sys\nprint('oops', file=sys.stderr)", "wrote to stderr"),
+        ("import os\nos._exit(1)", "kernel died"),
+    ],
+    ids=["error", "stderr", "dead kernel"],
+)
+def test_a_failing_chapter_stops_refresh_and_stays_as_it_was(
+    tmp_path: Path, source: str, reason: str
+) -> None:
+    good, bad = store(tmp_path / "good.ipynb", "1"), store(tmp_path / "bad.ipynb", "x = 1", source)
+    never = store(tmp_path / "never.ipynb", "1")
+    before = bad.read_bytes(), never.read_bytes()
+    done = refresh(good, bad, never)
+    assert done.returncode == 1
+    assert "bad.ipynb, cell 4 of 4" in done.stderr
+    assert source.splitlines()[0] in done.stderr
+    assert reason in done.stderr
+    assert (bad.read_bytes(), never.read_bytes()) == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.ipynb", "good.ipynb", "never.ipynb"]
+
+
+def test_refresh_names_a_file_that_is_no_notebook(tmp_path: Path) -> None:
+    path = tmp_path / "broken.ipynb"
+    path.write_text("{")
+    done = refresh(path)
+    assert done.returncode == 1
+    assert "broken.ipynb: not a readable notebook" in done.stderr
+    assert path.read_text() == "{"
+
+
+def test_repair_replaces_an_old_install_cell_and_nothing_else(tmp_path: Path) -> None:
+    notebook = nbformat.read(store(tmp_path / "a.ipynb", "x = 1", "y = 2"), as_version=4)
+    repair(notebook, "https://github.com/old/normtut")
+    repair(notebook, "https://github.com/new/normtut")
+    assert [c.cell_type for c in notebook.cells] == ["markdown", "code", "code", "code"]
+    assert "https://github.com/new/normtut" in notebook.cells[1].source
+    assert "old" not in notebook.cells[1].source
+
+
+# --- the address --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The files that may hold the address, in a folder of their own."""
+    for path in set_repository.files(ROOT):
+        target = tmp_path / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    return tmp_path
+
+
+def test_set_repository_changes_every_place_and_back(copy: Path) -> None:
+    original = {path: path.read_bytes() for path in set_repository.files(copy)}
+    old = repository_url(copy)
+    set_repository.set_repository("https://github.com/Some-One/my.book.git", copy)
+    assert repository_url(copy) == "https://github.com/Some-One/my.book"
+    for form in set_repository.forms(old):
+        assert not [p for p in original if form in p.read_text(encoding="utf-8")], form
+    changed = {p.relative_to(copy).as_posix() for p, before in original.items() if p.read_bytes() != before}
+    expected = {"pyproject.toml", "_config.yml", "README.md", "CITATION.cff"}
+    assert expected <= changed
+    assert {f"book/{p.name}" for p in (copy / "book").glob("*.ipynb")} <= changed
+    set_repository.set_repository(old, copy)
+    assert {path: path.read_bytes() for path in original} == original
+
+
+@pytest.mark.parametrize(
+    "url", ["", "normtut", "http://github.com/a/b", "https://gitlab.com/a/b", "https://github.com/a"]
+)
+def test_set_repository_refuses_what_colab_cannot_open(copy: Path, url: str) -> None:
+    before = (copy / "pyproject.toml").read_bytes()
+    with pytest.raises(ValueError, match=r"must look like https://github.com/you/normtut"):
+        set_repository.set_repository(url, copy)
+    assert (copy / "pyproject.toml").read_bytes() == before
+
+
+# --- building -----------------------------------------------------------------------------------------------
+
+
+def small_book(folder: Path, page: str) -> Path:
+    """The book's machinery around one page."""
+    for name in ("_config.yml", "pyproject.toml", "book/references.bib"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    for name in ("_tools", "_ext", "_templates", "_assets", "_vendor"):
+        shutil.copytree(ROOT / "book" / name, folder / "book" / name)
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: index\nchapters:\n  - file: book/bibliography\n")
+    shutil.copy(ROOT / "book" / "bibliography.md", folder / "book")
+    (folder / "index.md").write_text(page)
+    return folder
+
+
+def build(folder: Path) -> subprocess.CompletedProcess[str]:
+    return run(sys.executable, folder / "book/_tools/build.py", cwd=folder)
+
+
+def test_build_renders_maths_and_call_outs_and_does_nothing_twice(tmp_path: Path) -> None:
+    book = small_book(tmp_path, "# T\n\n> **Predict.** What?\n\n$$ x^2 \\tag{1.1} $$\n\nFor $y$.\n")
+    done = build(book)
+    assert done.returncode == 0, done.stderr
+    page = book / "_build" / "html" / "index.html"
+    assert str(page) in done.stdout
+    html = page.read_text(encoding="utf-8")
+    assert '<blockquote class="callout callout-predict">' in html
+    assert html.count('class="katex-display"') == 1
+    assert "</math>" in html
+    stamp = page.stat().st_mtime_ns
+    assert "up to date" in build(book).stdout
+    assert page.stat().st_mtime_ns == stamp
+    (book / "index.md").write_text("# Another title\n")
+    assert build(book).returncode == 0
+    assert "Another title" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("$$ \\frac{1}{ $$", "KaTeX cannot render"),
+        ("See [there](nowhere.md).", "nowhere"),
+        ("{cite}`nobody1999`", "nobody1999"),
+    ],
+)
+def test_a_warning_stops_the_build_every_time(tmp_path: Path, text: str, reason: str) -> None:
+    book = small_book(tmp_path, f"# T\n\n{text}\n")
+    for _ in range(2):  # Sphinx would not read the unchanged page again, and pass
+        done = build(book)
+        assert done.returncode == 1
+        assert reason in done.stderr
+        assert not (book / "_build" / "html" / "index.html").exists()
+
+
+def test_build_names_a_page_that_is_missing(tmp_path: Path) -> None:
+    book = small_book(tmp_path, "# T\n")
+    (book / "_toc.yml").write_text("format: jb-book\nroot: index\nchapters:\n  - file: book/09_absent\n")
+    done = build(book)
+    assert done.returncode == 1
+    assert "book/09_absent" in done.stderr
+
+
+# --- the environment ----------------------------------------------------------------------------------------
+
+
+def fake_python(folder: Path, version: str, *names: str) -> None:
+    """Interpreters that say they are `version`, and fail the check that make_venv.sh makes."""
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        script = folder / name
+        script.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "Python {version}" && exit 0\nexit 1\n')
+        script.chmod(0o755)
+
+
+def test_an_unsupported_python_is_told_which_versions_work(tmp_path: Path) -> None:
+    names = ("python3", "python3.10", "python3.11", "python3.12", "python3.13", "python3.14")
+    fake_python(tmp_path / "bin", "3.9.2", *names)
+    path = f"{tmp_path / 'bin'}:/usr/bin:/bin"
+    done = run("/bin/sh", TOOLS / "make_venv.sh", tmp_path / "venv", cwd=ROOT, env={"PATH": path})
+    assert done.returncode == 1
+    assert "needs Python 3.10" in done.stderr
+    assert "Python 3.9.2" in done.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+def test_no_python_at_all_is_told_the_same(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    done = run(
+        "/bin/sh", TOOLS / "make_venv.sh", tmp_path / "venv", cwd=ROOT, env={"PATH": str(tmp_path / "bin")}
+    )
+    assert done.returncode == 1
+    assert "no python3" in done.stderr
+    assert "needs Python 3.10" in done.stderr
