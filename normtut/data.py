@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-__all__ = ["PhotoPatches", "photos"]
+__all__ = ["PhotoPatches", "instance_example", "photos"]
 
 # What the scikit-image wheel itself contains (its other pictures are downloads); colour unless marked.
 _PHOTOS = {
@@ -62,6 +62,26 @@ def _photo(name: str) -> NDArray[np.uint8]:
     image = getattr(skimage.data, _PHOTOS[name])()
     image = image[0] if isinstance(image, tuple) else image  # the motorcycle comes as a stereo pair
     return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
+
+
+# Two images of three 5 × 5 channels, one digit a value: a block is a map, a word of it a row.
+_INSTANCE_EXAMPLE = """
+12927 50318 41306 25295 65132   45708 58535 42165 73210 61226   37450 54689 61916 93024 12552
+72142 54650 12428 59051 76246   54257 61405 89476 45567 12741   74897 55814 32252 10376 45455
+"""
+
+
+def instance_example() -> Tensor:
+    """The two small images on which chapter 7 works instance normalization out by hand.
+
+    >>> x = instance_example()
+    >>> x.shape, x.dtype
+    (torch.Size([2, 3, 5, 5]), torch.float64)
+    >>> x[0, 0, 0]
+    tensor([1., 2., 9., 2., 7.], dtype=torch.float64)
+    """
+    digits = [int(digit) for digit in "".join(_INSTANCE_EXAMPLE.split())]
+    return torch.tensor(digits, dtype=torch.float64).view(2, 3, 5, 5)
 
 
 class PhotoPatches(Dataset[tuple[Any, int]]):

@@ -72,7 +72,7 @@ def setup() -> None:
             "image.interpolation": "nearest",
         }
     )
-    plt.close("all")  # the first figure of a notebook makes the backend install its own formatters; then ours
+    plt.switch_backend(mpl.get_backend())  # now, since it brings formatters of its own; then come ours
     from IPython import get_ipython
 
     shell = get_ipython()
