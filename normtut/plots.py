@@ -26,6 +26,7 @@ __all__ = [
     "AxesExplorer",
     "axes_explorer",
     "axes_picture",
+    "bars",
     "curves",
     "histograms",
     "index_sets",
