@@ -206,6 +206,22 @@ def _feature_cases(*, params: bool) -> Callable[[torch.Generator], Iterator[Args
     return cases
 
 
+def _axes_cases(g: torch.Generator) -> Iterator[Args]:
+    for shape, dim, eps in (
+        ((3, 3, 3), (1,), 0.5),  # all axes equal: statistics that lost an axis broadcast unnoticed
+        ((4, 3, 5, 3), (0, 2, 3), 0.5),
+        ((5, 5), (1,), 1e-5),
+        ((2, 4, 3), (0, 1, 2), 0.1),
+    ):
+        yield 1 + 2 * torch.rand(shape, generator=g) * torch.rand(shape[-1:], generator=g), dim, eps
+
+
+def _ghost_cases(g: torch.Generator) -> Iterator[Args]:
+    for n, size in ((6, 2), (6, 3), (4, 4)):
+        x = torch.rand((n, 3, 2, 3), generator=g) + torch.rand((n, 3, 1, 1), generator=g)
+        yield x, size, 0.1
+
+
 def _token_cases(*, bias: bool) -> Callable[[torch.Generator], Iterator[Args]]:
     """Sequences (N, L, D), γ and perhaps β of D values, and an eps."""
 
@@ -258,6 +274,15 @@ def _by_channel(z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def _grouped(norm: Callable[[Tensor], Tensor], x: Tensor, groups: int) -> Tensor:
     return norm(x.reshape(len(x), groups, -1)).reshape(x.shape)
+
+
+def _ghosts(x: Tensor, size: int, eps: float) -> Tensor:
+    return _standard(x.unflatten(0, (-1, size)), (1, 3, 4), eps).view(x.shape)  # type: ignore[no-untyped-call]
+
+
+def _interleaved_ghosts(x: Tensor, size: int, eps: float) -> Tensor:
+    ghosts = x.unflatten(0, (size, -1))  # type: ignore[no-untyped-call]
+    return _standard(ghosts, (0, 3, 4), eps).view(x.shape)
 
 
 def _interleaved(x: Tensor, groups: int, eps: float) -> Tensor:
@@ -356,6 +381,45 @@ _EXERCISES = {
             ),
         },
         atol=0,
+    ),
+    "normalize_over": Exercise(
+        task="normalize a tensor over the axes dim: normalize_over(x, dim, eps)",
+        reference=lambda x, dim, eps: core.normalize(x, *core.moments(x, dim, eps=eps)),
+        cases=_axes_cases,
+        mistakes={
+            _UNBIASED: lambda x, dim, eps: _standard(x, dim, eps, correction=1),
+            _EPS_OUTSIDE: lambda x, dim, eps: _standard(x, dim, eps, outside=True),
+            _EPS_FORGOTTEN: lambda x, dim, eps: _standard(x, dim, 0),
+            "averaged over all axes, whatever dim says": (
+                lambda x, dim, eps: _standard(x, range(x.ndim), eps)
+            ),
+            "averaged over the axes that are not in dim": (
+                lambda x, dim, eps: _standard(x, [d for d in range(x.ndim) if d not in dim], eps)
+            ),
+            "lost the averaged axes, so that statistics met the wrong elements; keepdim=True keeps them": (
+                lambda x, dim, eps: (x - x.mean(dim)) / (x.var(dim, correction=0) + eps).sqrt()
+            ),
+        },
+    ),
+    "ghost_batch_norm": Exercise(
+        task="split features (N, C, H, W) into small batches of `size` samples in a row, and normalize each "
+        "as batch norm does: ghost_batch_norm(x, size, eps)",
+        reference=lambda x, size, eps: torch.cat(
+            [functional.batch_norm(part, None, None, training=True, eps=eps) for part in x.split(size)]
+        ),
+        cases=_ghost_cases,
+        mistakes={
+            _EPS_FORGOTTEN: lambda x, size, eps: _ghosts(x, size, 0),
+            "put every k-th sample into a ghost; a ghost is `size` samples in a row": _interleaved_ghosts,
+            "made `size` ghosts; it is the number of samples in each": (
+                lambda x, size, eps: _ghosts(x, len(x) // size, eps)
+            ),
+            "normalized the whole batch": lambda x, size, eps: _standard(x, (0, 2, 3), eps),
+            "normalized each sample by itself": lambda x, size, eps: _standard(x, (2, 3), eps),
+            "averaged over the channels as well": (
+                lambda x, size, eps: torch.cat([_standard(p, (0, 1, 2, 3), eps) for p in x.split(size)])
+            ),
+        },
     ),
     "batch_norm": Exercise(
         task="normalize features (N, C, H, W) as batch norm does in training, then restore with γ and β: "

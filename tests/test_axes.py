@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from normtut import layers, moments, plots
 from normtut import functional as F
+from normtut import layers, moments, plots
 from normtut.axes import NORMS, axes_explorer, axes_picture, index_sets
 
 SHAPE = (3, 6, 4)
