@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from . import functional as F
+from .distributed import sync_batch_norm
 
 __all__ = [
     "BatchNorm1d",
@@ -25,6 +27,7 @@ __all__ = [
     "InstanceNorm3d",
     "LayerNorm",
     "RMSNorm",
+    "SyncBatchNorm",
     "fold_batch_norm",
     "replace_norms",
 ]
@@ -124,16 +127,13 @@ class _BatchNorm(_TrackingNorm):
                 momentum = 1.0 / float(self.num_batches_tracked)
         own = self.training or (self.running_mean is None and self.running_var is None)
         keep = not self.training or self.track_running_stats
-        return F.batch_norm(
-            input,
-            self.running_mean if keep else None,
-            self.running_var if keep else None,
-            self.weight,
-            self.bias,
-            own,
-            momentum,
-            self.eps,
-        )
+        running = (self.running_mean, self.running_var) if keep else (None, None)
+        return self._normalize(input, *running, own, momentum)
+
+    def _normalize(
+        self, x: Tensor, mean: Tensor | None, var: Tensor | None, own: bool, momentum: float
+    ) -> Tensor:
+        return F.batch_norm(x, mean, var, self.weight, self.bias, own, momentum, self.eps)
 
 
 class BatchNorm1d(_BatchNorm):
@@ -152,6 +152,61 @@ class BatchNorm3d(_BatchNorm):
     """`torch.nn.BatchNorm3d`: input (N, C, D, H, W)."""
 
     _ndims = (5,)
+
+
+class SyncBatchNorm(_BatchNorm):
+    """`torch.nn.SyncBatchNorm`, on CPU workers too: input (N, C, *), N ≥ 0 and different on each process.
+
+    In training, and where `torch.distributed` runs more than one process, all of them share the statistics of
+    their batches together (`normtut.distributed.sync_batch_norm`). Otherwise it is a plain batch norm.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), BatchNorm2d(8))
+    >>> SyncBatchNorm.convert_sync_batchnorm(model)[1]
+    SyncBatchNorm(8, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        process_group: Any = None,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+        self.process_group = process_group
+
+    @classmethod
+    def convert_sync_batchnorm(cls, module: nn.Module, process_group: Any = None) -> nn.Module:
+        """``module`` with each batch norm, ours or torch's, replaced; parameters stay the same objects.
+
+        Call it before `DistributedDataParallel` wraps the model.
+        """
+        result = module
+        if isinstance(module, _BatchNorm | nn.modules.batchnorm._BatchNorm):
+            result = cls.__new__(cls)
+            result.__dict__.update(module.__dict__)
+            result.process_group = process_group
+        for name, child in module.named_children():
+            result.add_module(name, cls.convert_sync_batchnorm(child, process_group))
+        return result
+
+    def _check_ndim(self, x: Tensor) -> None:
+        if x.ndim < 2:
+            raise ValueError(f"expected at least 2D input (got {x.ndim}D input)")
+
+    def _normalize(
+        self, x: Tensor, mean: Tensor | None, var: Tensor | None, own: bool, momentum: float
+    ) -> Tensor:
+        together = self.training and dist.is_available() and dist.is_initialized()
+        if not (together and dist.get_world_size(self.process_group) > 1):
+            return super()._normalize(x, mean, var, own, momentum)
+        return sync_batch_norm(x, mean, var, self.weight, self.bias, momentum, self.eps, self.process_group)
 
 
 class _InstanceNorm(_TrackingNorm):
