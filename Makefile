@@ -6,13 +6,13 @@ export PYTHONHASHSEED := 0
 
 ifdef PYTHON
   RUN := $(PYTHON)
-  READY :=
+  READY := supported
 else
   RUN := $(VENV)/bin/python
   READY := $(VENV)/.ready
 endif
 
-.PHONY: help book test lint refresh serve bench lock set-repository clean
+.PHONY: help supported book test lint refresh serve bench lock set-repository clean
 help:
 	@echo "make book      build the book to _build/html"
 	@echo "make test      run every test, and every chapter against its stored outputs"
@@ -26,11 +26,17 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 	@sh book/_tools/make_venv.sh $(VENV)
 	@touch $@
 
+supported:
+	@$(PYTHON) -c 'import sys; sys.exit((not (3, 10) <= sys.version_info[:2] <= (3, 14)) and \
+	  "normtut needs Python 3.10 to 3.14; $(PYTHON) is %d.%d" % sys.version_info[:2])'
+
 book: $(READY)
 	@$(RUN) book/_tools/build.py
 
+# One run of everything: the tests, the examples in docstrings, and every chapter against its stored outputs.
+CHAPTERS := $(wildcard book/*.ipynb)
 test: $(READY) lint book
-	@$(RUN) -m pytest $(ARGS)
+	@$(RUN) -m pytest --nbval --nbval-current-env tests normtut $(CHAPTERS) $(ARGS)
 
 lint: $(READY)
 	@$(RUN) -m ruff check .
