@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 # Loaded on first use, so that `import normtut` in homework needs neither matplotlib nor scikit-image.
-_SUBMODULES = ("data", "exercises", "functional", "layers", "plots")
+_SUBMODULES = ("data", "exercises", "functional", "layers", "plots", "reparam")
 
 if TYPE_CHECKING:
     from . import data as data
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from . import functional as functional
     from . import layers as layers
     from . import plots as plots
+    from . import reparam as reparam
 
 
 def device() -> torch.device:
