@@ -193,7 +193,7 @@ def run_workers(
     args: Sequence[Any] = (),
     *,
     world_size: int = 2,
-    timeout: float = 60.0,
+    timeout: float = 120.0,
 ) -> list[Any]:
     """Call ``function(rank, *args)`` in new processes that form one gloo group; return their results by rank.
 

@@ -1,0 +1,305 @@
+"""Every test here starts real processes: two or three, gloo, over the loopback interface."""
+
+import itertools
+import multiprocessing
+import os
+import re
+import signal
+import time
+from functools import cache
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from normtut import layers
+from normtut.distributed import merge_moments, run_workers, sync_batch_norm
+
+# How a batch is shared: even, uneven, a rank with one sample, a rank with none, three ranks.
+SHARDS = [(4, 4), (5, 3), (7, 1), (8, 0), (3, 4, 1), (0, 6, 2)]
+LAYERS = {
+    "plain": {},
+    "cumulative": {"momentum": None},
+    "no affine": {"affine": False},
+    "untracked": {"track_running_stats": False},
+    "no bias": {"bias": False},
+}
+INPUTS = {"vectors": (8, 3), "images": (8, 3, 4, 5), "volumes": (8, 3, 2, 3, 2)}
+
+
+def batch(shape, dtype=torch.float32, offset=5.0):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 2 + offset
+    return x.to(dtype)
+
+
+def make_layer(cls, arguments, dtype):
+    layer = cls(3, dtype=dtype, **arguments)
+    if layer.weight is not None:
+        with torch.no_grad():
+            layer.weight.copy_(torch.tensor([0.5, 1.5, -2.0]))
+            if layer.bias is not None:
+                layer.bias.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    return layer
+
+
+def two_steps(layer, x):
+    """Output, input gradient and parameter gradients of the second of two training steps."""
+    layer.train()
+    layer(x + 1)
+    x = x.clone().requires_grad_()
+    y = layer(x)
+    (y * torch.linspace(-1, 1, x[:1].numel(), dtype=x.dtype).view(x[:1].shape)).square().sum().backward()
+    grads = {name: p.grad for name, p in layer.named_parameters()}
+    return y.detach(), x.grad, grads, dict(layer.named_buffers())
+
+
+CASES = list(itertools.product(INPUTS, LAYERS, (torch.float32, torch.float64)))
+
+
+def every_case(rank):
+    results = {}
+    for shards in (s for s in SHARDS if len(s) == dist.get_world_size()):
+        for kind, name, dtype in CASES:
+            part = batch(INPUTS[kind], dtype).split(shards)[rank]
+            layer = make_layer(layers.SyncBatchNorm, LAYERS[name], dtype)
+            results[shards, kind, name, dtype] = two_steps(layer, part)
+    return results
+
+
+@cache
+def results_by_rank(world_size):
+    return run_workers(every_case, world_size=world_size, timeout=240)
+
+
+@pytest.mark.parametrize("shards", SHARDS, ids=str)
+def test_statistics_and_gradients_are_those_of_the_whole_batch(shards):
+    by_rank = [{case: results[(shards, *case)] for case in CASES} for results in results_by_rank(len(shards))]
+    of_kind = {"vectors": nn.BatchNorm1d, "images": nn.BatchNorm2d, "volumes": nn.BatchNorm3d}
+    for (kind, name, dtype), first in by_rank[0].items():
+        y, grad, grads, buffers = two_steps(
+            make_layer(of_kind[kind], LAYERS[name], dtype), batch(INPUTS[kind], dtype)
+        )
+        parts = [r[kind, name, dtype] for r in by_rank]
+        tolerance = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 1e-11, "atol": 1e-11}
+        torch.testing.assert_close(torch.cat([p[0] for p in parts]), y, **tolerance)
+        torch.testing.assert_close(torch.cat([p[1] for p in parts]), grad, **tolerance)
+        for key, value in grads.items():
+            torch.testing.assert_close(sum(p[2][key] for p in parts), value, **tolerance)
+        for part in parts:
+            assert part[3].keys() == buffers.keys()
+            for key, value in buffers.items():
+                torch.testing.assert_close(part[3][key], value, **tolerance)
+                assert torch.equal(part[3][key], first[3][key]), "ranks must agree to the last digit"
+
+
+def far_from_zero(rank):
+    x = batch((64, 3, 8, 8), offset=1e4).chunk(2)[rank]
+    x = x + 3 * rank  # the parts have different means
+    return x, layers.SyncBatchNorm(3)(x)
+
+
+def test_a_mean_far_from_zero():
+    xs, ys = zip(*run_workers(far_from_zero, timeout=240), strict=True)
+    x, y = torch.cat(xs).double(), torch.cat(ys)
+    truth = nn.functional.batch_norm(x, None, None, training=True)
+    assert (y - truth).abs().max() < 2e-3  # 10⁴ has a step of 10⁻³ in float32
+    n, total, squares = x.numel() / 3, x.float().sum((0, 2, 3)), x.float().square().sum((0, 2, 3))
+    one_pass = squares / n - (total / n).square()
+    assert ((one_pass - x.var((0, 2, 3), correction=0)).abs() > 0.1).any()  # what the layer must not do
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 4 * 4, 5)
+    )
+
+
+def train(model, x, target, steps=3):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), target).backward()
+        optimizer.step()
+    return {k: v.detach().clone() for k, v in model.state_dict().items()}
+
+
+def labelled():
+    return batch((12, 3, 6, 6)), torch.arange(12) % 5
+
+
+def data_parallel(rank, synchronized):
+    model = network()
+    if synchronized:
+        model = layers.SyncBatchNorm.convert_sync_batchnorm(model)
+    x, target = (part.chunk(dist.get_world_size())[rank] for part in labelled())
+    parallel = DistributedDataParallel(model)
+    train(parallel, x, target)
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_data_parallel_training_is_training_on_the_whole_batch(world_size):
+    alone = train(network(), *labelled())
+    for state in run_workers(data_parallel, (True,), world_size=world_size, timeout=240):
+        assert state.keys() == alone.keys()
+        for key, value in alone.items():
+            torch.testing.assert_close(state[key], value, rtol=1e-4, atol=1e-5)
+
+
+def test_without_synchronization_it_is_not():
+    alone = train(network(), *labelled())
+    state = run_workers(data_parallel, (False,), timeout=240)[0]
+    assert (state["1.running_var"] - alone["1.running_var"]).abs().max() > 1e-3
+
+
+# --- bad input: an error on every rank, and no process left behind -----------------------------
+
+
+def unfit(rank):
+    return {case: unfit_case(rank, case) for case in ("channels", "dtype", "one value", "features")}
+
+
+unfit_by_rank = cache(lambda: run_workers(unfit, timeout=240))
+
+
+def unfit_case(rank, case):
+    x = {
+        "channels": torch.randn(4, 3 + rank, 2, 2),
+        "dtype": torch.randn(4, 3, 2, 2, dtype=(torch.float32, torch.float64)[rank]),
+        "one value": torch.randn(1 - rank, 3, 1, 1),
+        "features": torch.randn(4, 7, 2, 2),
+    }[case]
+    layer = layers.SyncBatchNorm(3)
+    before = {k: v.clone() for k, v in layer.named_buffers() if "num" not in k}
+    try:
+        layer(x) if case != "channels" else sync_batch_norm(x, None, None)
+    except ValueError as error:
+        unchanged = all(torch.equal(v, layer.get_buffer(k)) for k, v in before.items())
+        return str(error), unchanged
+    return "no error", None
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("channels", r"disagree about the channels of their input: \[3, 4\]"),
+        ("dtype", r"disagree about the dtype of their input: \['torch.float32', 'torch.float64'\]"),
+        ("one value", r"more than 1 value per channel over all processes when training, got \[1, 0\]"),
+        ("features", r"running_mean must have one value for each of the 7 channels.*\(4, 7, 2, 2\)"),
+    ],
+)
+def test_unfit_input_is_refused_by_every_rank(case, words):
+    for message, unchanged in (results[case] for results in unfit_by_rank()):
+        assert re.search(words, message), message
+        assert unchanged
+
+
+def dies(rank):
+    layer = layers.SyncBatchNorm(3)
+    layer(torch.randn(2, 3))
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    layer(torch.randn(2, 3))
+
+
+def no_child_is_alive():
+    return not multiprocessing.active_children()
+
+
+def test_a_killed_rank_makes_the_others_fail_with_a_message():
+    start = time.monotonic()
+    with pytest.raises(RuntimeError) as caught:
+        run_workers(dies, world_size=3, timeout=240)
+    assert time.monotonic() - start < 200
+    message = str(caught.value)
+    assert "rank 1: died without a word" in message
+    for rank in (0, 2):
+        assert f"sync_batch_norm (forward) on rank {rank} of 3: another process died" in message
+    assert no_child_is_alive()
+
+
+def one_in_eval(rank):
+    layer = layers.SyncBatchNorm(3).train(rank == 0)
+    layer(torch.randn(2, 3))
+    dist.barrier()
+
+
+def test_a_rank_in_eval_mode_is_an_error_and_not_a_hang():
+    with pytest.raises((RuntimeError, TimeoutError)):
+        run_workers(one_in_eval, timeout=40)
+    assert no_child_is_alive()
+
+
+def sleeps(rank, pids):
+    with open(os.path.join(pids, str(rank)), "w") as f:
+        f.write(str(os.getpid()))
+    time.sleep(1000)
+
+
+def test_a_timeout_leaves_no_process_behind(tmp_path):
+    with pytest.raises(TimeoutError, match=r"ranks \[0, 1\] of 2 were not done after 30 s"):
+        run_workers(sleeps, (str(tmp_path),), timeout=30)
+    assert no_child_is_alive()
+    for file in tmp_path.iterdir():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(file.read_text()), 0)
+
+
+def test_workers_are_refused_where_there_are_none():
+    with pytest.raises(ValueError, match="world_size must be at least 1, got 0"):
+        run_workers(dies, world_size=0)
+
+
+# --- without processes -------------------------------------------------------------------------
+
+
+def test_without_a_process_group_it_is_batch_norm():
+    x = batch((8, 3, 4, 5))
+    for arguments in LAYERS.values():
+        ours = two_steps(make_layer(layers.SyncBatchNorm, arguments, torch.float32), x)
+        theirs = two_steps(make_layer(nn.BatchNorm2d, arguments, torch.float32), x)
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="at least 2D"):
+        layers.SyncBatchNorm(3)(torch.randn(3))
+
+
+def test_state_and_arguments_are_those_of_torch():
+    ours, theirs = layers.SyncBatchNorm(4, momentum=None), nn.SyncBatchNorm(4, momentum=None)
+    ours.load_state_dict(theirs.state_dict())
+    theirs.load_state_dict(ours.state_dict())
+    assert repr(ours) == repr(theirs)
+
+
+def test_conversion_keeps_parameters_and_mode():
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.Sequential(layers.BatchNorm3d(4, affine=False))).eval()
+    weight = model[0].weight
+    converted = layers.SyncBatchNorm.convert_sync_batchnorm(model)
+    assert [type(m) for m in converted.modules()].count(layers.SyncBatchNorm) == 2
+    assert converted[0].weight is weight
+    assert not converted[0].training
+    assert converted[1][0].process_group is None
+
+
+# --- the merge ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sizes", [(3, 5), (1, 1, 1), (0, 4), (7,), (2, 0, 9)])
+def test_merged_moments_are_those_of_the_whole(sizes):
+    whole = batch((sum(sizes), 3), torch.float64, offset=1e6)
+    parts = whole.split(sizes)
+    means = torch.stack([p.mean(0) if len(p) else torch.zeros(3, dtype=torch.float64) for p in parts])
+    m2s = torch.stack([(p - m).square().sum(0) for p, m in zip(parts, means, strict=True)])
+    count, mean, m2 = merge_moments(torch.tensor(sizes), means, m2s)
+    assert count == len(whole)
+    torch.testing.assert_close(mean, whole.mean(0), rtol=1e-14, atol=0)
+    torch.testing.assert_close(m2 / count, whole.var(0, correction=0), rtol=1e-8, atol=1e-12)
+
+
+def test_an_empty_whole_and_shapes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"empty whole"):
+        merge_moments(torch.tensor([0, 0]), torch.zeros(2, 3), torch.zeros(2, 3))
+    with pytest.raises(ValueError, match=r"got \(2,\), \(3,\) and \(3,\)"):
+        merge_moments(torch.tensor([1, 2]), torch.zeros(3), torch.zeros(3))
