@@ -30,6 +30,7 @@ from .images import (
     Normalize,
     to_uint8,
 )
+from .statistics import ChannelStats, dataset_stats
 
 __version__ = "0.1.0"
 
@@ -40,9 +41,11 @@ __all__ = [
     "HALF",
     "IMAGENET",
     "MNIST",
+    "ChannelStats",
     "InverseNormalize",
     "MeanStd",
     "Normalize",
+    "dataset_stats",
     "denormalize",
     "device",
     "inverse_stats",
@@ -52,11 +55,13 @@ __all__ = [
 ]
 
 # Loaded on first use, so that `import normtut` in homework needs neither matplotlib nor scikit-image.
-_SUBMODULES = ("data", "exercises", "functional", "layers", "plots", "reparam")
+_SUBMODULES = ("data", "distributed", "exercises", "folders", "functional", "layers", "plots", "reparam")
 
 if TYPE_CHECKING:
     from . import data as data
+    from . import distributed as distributed
     from . import exercises as exercises
+    from . import folders as folders
     from . import functional as functional
     from . import layers as layers
     from . import plots as plots
