@@ -1,17 +1,20 @@
 """Every normalization layer as moments → normalize → denormalize; only the axes differ.
 
-Signatures, dtypes and errors are those of `torch.nn.functional`. With an input of axes (N, C, *), where
-* is none, one or more spatial axes, the statistics are shared over
+Signatures, dtypes and errors are those of `torch.nn.functional`. Seen as (N, C, L), with one axis L for all
+positions of an image or a sequence, the values of an input share their mean and standard deviation over
 
-==================  ==================================  =================================
-function            axes that share statistics          statistics per input
-==================  ==================================  =================================
-`batch_norm`        N and *                             C
-`instance_norm`     *                                   N · C
-`group_norm`        * and the C/G channels of a group   N · G
-`layer_norm`        the last axes, any number of them   one per place on the other axes
-`rms_norm`          the same, and the mean is not used  the same
-==================  ==================================  =================================
+===============  ===========================================  ==========================
+function         axes that share statistics                   statistics per input
+===============  ===========================================  ==========================
+`batch_norm`     N and L                                      C
+`instance_norm`  L                                            N · C
+`group_norm`     L and the C/G neighbours of a group          N · G
+`layer_norm`     the last axes, as many as are named          one per place on the rest
+`rms_norm`       the same, without the mean                   the same
+===============  ===========================================  ==========================
+
+A half-precision input is computed in float32 and rounded once. Second derivatives, `torch.func` and
+`torch.compile` work throughout.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ._eager import Standardize, compose
 from .core import denormalize, moments, normalize
 
 __all__ = ["adain", "batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
@@ -37,35 +41,41 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Normalize each channel over the batch and all positions (Ioffe & Szegedy 2015, Algorithm 1).
+    r"""Normalize each channel over the batch and all positions (Ioffe & Szegedy 2015, Algorithm 1).
 
     >>> x = torch.tensor([[1.0, 10.0], [3.0, 30.0]])
     >>> batch_norm(x, None, None, training=True)
     tensor([[-1.0000, -1.0000],
             [ 1.0000,  1.0000]])
+
+    Args:
+        input: (N, C) or (N, C, *).
+        running_mean, running_var: (C,). In training they are updated in place, where given:
+            running ← (1 − momentum) · running + momentum · new, the new variance being the *unbiased* one.
+            Else they are the statistics that are removed.
+        weight, bias: γ and β of shape (C,), put in place of the std and the mean.
+        training: remove the statistics of this batch, not the running ones.
+
+    Raises:
+        ValueError: in training, if there is one value per channel, or eps is not positive.
+        RuntimeError: if a shape does not fit, or running statistics are needed and missing.
     """
-    if input.ndim < 2:
-        raise RuntimeError(f"input must have at least 2 axes (N, C, *), got shape {tuple(input.shape)}")
-    axes = (0, *range(2, input.ndim))
-    if training:
-        if _count(input, axes) == 1:
-            raise ValueError(
-                f"batch_norm needs more than 1 value per channel when training, got input of shape "
-                f"{tuple(input.shape)}"
-            )
-        if not eps > 0:
-            raise ValueError(f"batch_norm eps must be positive when training, got {eps}")
-        if input.numel() == 0:  # nothing to learn from
-            return _restore(input, weight, bias)
-        mean, std = moments(_wide(input), axes, eps=eps)
-        _track(running_mean, running_var, mean, std, eps, momentum, _count(input, axes))
-    else:
-        if eps < 0:
-            raise ValueError(f"batch_norm eps must not be negative, got {eps}")
-        if running_mean is None or running_var is None:
-            raise RuntimeError("batch_norm needs running_mean and running_var when not training")
-        mean, std = _channels(running_mean, input), _channels((running_var + eps).sqrt(), input)
-    return _restore(normalize(_wide(input), mean, std), weight, bias).to(input.dtype)
+    x = _by_channel(input, eps, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    if not training:
+        return _remove_running(input, running_mean, running_var, weight, bias, eps)
+    _check_running(running_mean, running_var)
+    m = x.shape[0] * x.shape[2]
+    if eps == 0:
+        raise ValueError("eps must be positive in training, got 0")
+    if m == 1:
+        raise ValueError(
+            f"batch_norm needs more than 1 value per channel in training, got input of shape "
+            f"{tuple(input.shape)}"
+        )
+    y, mean, var = _standardize(x, (0, 2), eps, *_shaped((1, -1, 1), weight, bias))
+    _track(running_mean, mean, momentum)
+    _track(running_var, var * (m / max(m - 1, 1)), momentum)
+    return y.view(input.shape)
 
 
 def instance_norm(
@@ -78,28 +88,38 @@ def instance_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Normalize each channel of each sample over its positions (Ulyanov et al. 2016, equation (4)).
+    r"""Normalize each channel of each sample over its positions (Ulyanov et al. 2016, equation (4)).
 
     >>> x = torch.tensor([[[1.0, 3.0]], [[10.0, 30.0]]])
     >>> instance_norm(x)
     tensor([[[-1.0000,  1.0000]],
     <BLANKLINE>
             [[-1.0000,  1.0000]]])
+
+    Args:
+        input: (N, C, L) or (N, C, *).
+        running_mean, running_var: (C,). With ``use_input_stats`` they are updated, as in `batch_norm`, by
+            the average over the samples; else they are the statistics that are removed.
+        weight, bias: γ and β of shape (C,).
+        use_input_stats: remove each sample's own statistics.
+
+    Raises:
+        ValueError: with ``use_input_stats``, if there is one position per channel.
+        RuntimeError: if a shape does not fit, or running statistics are needed and missing.
     """
-    axes = tuple(range(2, input.ndim))
-    if use_input_stats:
-        if _count(input, axes) == 1:
-            raise ValueError(
-                f"instance_norm needs more than 1 position per channel, got input of shape "
-                f"{tuple(input.shape)}"
-            )
-        mean, std = moments(_wide(input), axes, eps=eps)
-        _track(running_mean, running_var, mean, std, eps, momentum, _count(input, axes))
-    else:
-        if running_mean is None or running_var is None:
-            raise RuntimeError("instance_norm needs running_mean and running_var with use_input_stats=False")
-        mean, std = _channels(running_mean, input), _channels((running_var + eps).sqrt(), input)
-    return _restore(normalize(_wide(input), mean, std), weight, bias).to(input.dtype)
+    m = math.prod(input.shape[2:])
+    if use_input_stats and m == 1:
+        raise ValueError(
+            f"instance_norm needs more than 1 position per channel, got input of shape {tuple(input.shape)}"
+        )
+    x = _by_channel(input, eps, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    if not use_input_stats:
+        return _remove_running(input, running_mean, running_var, weight, bias, eps)
+    _check_running(running_mean, running_var)
+    y, mean, var = _standardize(x, (2,), eps, *_shaped((1, -1, 1), weight, bias))
+    _track(running_mean, mean, momentum)
+    _track(running_var, var * (m / max(m - 1, 1)), momentum)
+    return y.view(input.shape)
 
 
 def group_norm(
@@ -114,17 +134,31 @@ def group_norm(
     >>> x = torch.tensor([[[1.0], [3.0], [10.0], [30.0]]])
     >>> group_norm(x, num_groups=2).flatten()
     tensor([-1.0000,  1.0000, -1.0000,  1.0000])
+
+    Args:
+        input: (N, C) or (N, C, *).
+        num_groups: G, a divisor of C; a group is C/G channels in a row.
+        weight, bias: γ and β of shape (C,): one per channel, not per group.
+
+    Raises:
+        ValueError: if there is one value per group.
+        RuntimeError: if ``num_groups`` is not a divisor of C, or a shape does not fit.
     """
-    if input.ndim < 2:
-        raise RuntimeError(f"input must have at least 2 axes (N, C, *), got shape {tuple(input.shape)}")
-    if num_groups <= 0 or input.shape[1] % num_groups:
+    x = _by_channel(input, eps, weight=weight, bias=bias)
+    n, c, length = x.shape
+    if num_groups <= 0 or c % num_groups or c == 0 or length == 0:
         raise RuntimeError(
-            f"num_groups must be positive and divide the channels of input, got {num_groups} for input of "
-            f"shape {tuple(input.shape)}"
+            f"num_groups must be positive and divide the channels of input, and these not be empty; got "
+            f"{num_groups} groups and input of shape {tuple(input.shape)}"
         )
-    groups = _wide(input).reshape(input.shape[0], num_groups, input.shape[1] // num_groups, *input.shape[2:])
-    mean, std = moments(groups, tuple(range(2, groups.ndim)), eps=eps)
-    return _restore(normalize(groups, mean, std).flatten(1, 2), weight, bias).to(input.dtype)
+    if n * c // num_groups * length == 1:
+        raise ValueError(
+            f"group_norm needs more than 1 value per group, got {num_groups} groups and input of shape "
+            f"{tuple(input.shape)}"
+        )
+    groups = x.view(n, num_groups, c // num_groups, length)
+    params = _shaped((1, num_groups, c // num_groups, 1), weight, bias)
+    return _standardize(groups, (2, 3), eps, *params)[0].view(input.shape)
 
 
 def layer_norm(
@@ -139,12 +173,16 @@ def layer_norm(
     >>> layer_norm(torch.tensor([[1.0, 3.0], [10.0, 30.0]]), (2,))
     tensor([[-1.0000,  1.0000],
             [-1.0000,  1.0000]])
+
+    Args:
+        input: (*, normalized_shape).
+        weight, bias: γ and β of shape ``normalized_shape``: one per element.
+
+    Raises:
+        RuntimeError: if the input does not end in ``normalized_shape``, or a weight is of another shape.
     """
-    axes = _last_axes(input, normalized_shape)
-    mean, std = moments(_wide(input), axes, eps=eps)
-    z = normalize(_wide(input), mean, std)
-    z = z if weight is None else z * weight
-    return (z if bias is None else z + bias).to(input.dtype)
+    rows = _rows(input, normalized_shape, eps, weight=weight, bias=bias)
+    return _standardize(rows, (1,), eps, *_shaped((1, -1), weight, bias))[0].view(input.shape)
 
 
 def rms_norm(
@@ -157,12 +195,25 @@ def rms_norm(
 
     >>> rms_norm(torch.tensor([[3.0, 4.0]]), (2,))
     tensor([[0.8485, 1.1314]])
+
+    `layer_norm` with a mean of 0 taken for granted. ``eps=None`` is the machine epsilon of the type that it
+    is computed in. Arguments and errors are those of `layer_norm`.
     """
-    axes = _last_axes(input, normalized_shape)
-    x = _wide(input)
+    if len(normalized_shape) > input.ndim:
+        raise ValueError(
+            f"input of shape {tuple(input.shape)} has fewer axes than normalized_shape "
+            f"{tuple(normalized_shape)}"
+        )
+    rows = _rows(input, normalized_shape, eps or 0.0)
+    if weight is not None and weight.shape != tuple(normalized_shape):  # of any dtype, as in torch
+        raise RuntimeError(
+            f"weight must have shape {tuple(normalized_shape)} for input of shape {tuple(input.shape)}, "
+            f"got {tuple(weight.shape)}"
+        )
+    x = rows.to(torch.promote_types(rows.dtype, torch.float32))
     eps = torch.finfo(x.dtype).eps if eps is None else eps
-    z = x / (x.square().mean(axes, keepdim=True) + eps).sqrt()
-    return (z if weight is None else z * weight).to(input.dtype)
+    z = normalize(x, 0.0, (x.square().mean(1, keepdim=True) + eps).sqrt())
+    return (z if weight is None else z * weight.reshape(1, -1)).to(input.dtype).view(input.shape)
 
 
 def adain(content: Tensor, style: Tensor, eps: float = 1e-5) -> Tensor:
@@ -171,59 +222,117 @@ def adain(content: Tensor, style: Tensor, eps: float = 1e-5) -> Tensor:
     >>> content, style = torch.tensor([[[1.0, 3.0]]]), torch.tensor([[[10.0, 20.0, 30.0]]])
     >>> adain(content, style)
     tensor([[[11.8351, 28.1649]]])
+
+    Instance norm whose γ and β are another image's statistics.
+
+    Args:
+        content: (N, C, *).
+        style: (N, C, *) or (1, C, *), of any size in its other axes.
+        eps: added to both variances: without it a constant channel has no gradient.
+
+    Raises:
+        ValueError: if the channels differ, or the batches do and the style's is not 1.
     """
-    x = normalize(_wide(content), *moments(_wide(content), tuple(range(2, content.ndim)), eps=eps))
-    mean, std = moments(_wide(style), tuple(range(2, style.ndim)), eps=eps)
-    return denormalize(x, mean, std).to(content.dtype)
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def _count(x: Tensor, axes: Sequence[int]) -> int:
-    return math.prod(x.shape[a] for a in axes)
-
-
-def _channels(stats: Tensor, x: Tensor) -> Tensor:
-    """One number per channel, shaped to broadcast against x (N, C, *)."""
-    if stats.numel() != x.shape[1]:
-        raise RuntimeError(
-            f"expected one value for each of {x.shape[1]} channels of input of shape {tuple(x.shape)}, "
-            f"got shape {tuple(stats.shape)}"
+    if (
+        content.ndim < 3
+        or style.ndim < 3
+        or style.shape[:2] not in (content.shape[:2], (1, *content.shape[1:2]))
+    ):
+        raise ValueError(
+            f"style must have the samples and channels of content (N, C, *), or one sample, got "
+            f"{tuple(style.shape)} for content of shape {tuple(content.shape)}"
         )
-    return stats.view(-1, *[1] * (x.ndim - 2))
+    mean, std = moments(_by_channel(style, eps), (2,), eps=eps)
+    return _standardize(_by_channel(content, eps), (2,), eps, std, mean)[0].view(content.shape)
 
 
-def _restore(z: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    z = z if weight is None else z * _channels(weight, z)
-    return z if bias is None else z + _channels(bias, z)
+def _standardize(
+    x: Tensor, dim: tuple[int, ...], eps: float, weight: Tensor | None, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """denormalize(normalize(x, *moments(x, dim, eps=eps)), bias, weight); also the mean and the variance."""
+    shape = next((p.shape for p in (weight, bias) if p is not None), (1,) * x.ndim)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    gamma = torch.ones(shape, dtype=wide, device=x.device) if weight is None else weight
+    beta = torch.zeros(shape, dtype=wide, device=x.device) if bias is None else bias
+    if x.numel() == 0:  # nothing to learn from
+        mean = x.new_zeros(0)
+        return x * gamma.to(x.dtype) + beta.to(x.dtype), mean, mean
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return compose(x, gamma, beta, dim, eps)
+    y, mean, var = Standardize.apply(x, gamma, beta, dim, eps)
+    return y, mean, var
 
 
-def _last_axes(x: Tensor, shape: Sequence[int]) -> tuple[int, ...]:
-    if not shape or tuple(x.shape[-len(shape) :]) != tuple(shape):
-        raise RuntimeError(
-            f"normalized_shape must be the last axes of input, got {tuple(shape)} for input of shape "
-            f"{tuple(x.shape)}"
-        )
-    return tuple(range(-len(shape), 0))
+def _remove_running(
+    input: Tensor,
+    mean: Tensor | None,
+    var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+) -> Tensor:
+    if mean is None or var is None:
+        raise RuntimeError("running_mean and running_var are needed where the input's own are not used")
+    x = input.to(torch.promote_types(input.dtype, torch.float32))
+    std = (var.to(x.dtype) + eps).sqrt()
+    z = normalize(x, _channels(mean, x.ndim), _channels(std, x.ndim))
+    gamma = 1.0 if weight is None else _channels(weight, x.ndim)
+    beta = 0.0 if bias is None else _channels(bias, x.ndim)
+    return denormalize(z, beta, gamma).to(input.dtype)
 
 
 @torch.no_grad()
-def _track(
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    mean: Tensor,
-    std: Tensor,
-    eps: float,
-    momentum: float,
-    count: int,
-) -> None:
-    """Running statistics, as PyTorch keeps them: of the *unbiased* variance."""
-    for running, new in (
-        (running_mean, mean),
-        (running_var, (std.square() - eps) * (count / max(count - 1, 1))),
-    ):
-        if running is not None:
-            new = new.mean(0).flatten()  # over the samples, of which batch_norm has one
-            running.mul_(1 - momentum).add_(momentum * new.to(running.dtype))
+def _track(running: Tensor | None, new: Tensor, momentum: float) -> None:
+    if running is not None and new.numel():
+        new = new.mean(0).flatten()  # over the samples, where each has its own
+        running.mul_(1 - momentum).add_(momentum * new.to(running.dtype))
+
+
+def _check_running(mean: Tensor | None, var: Tensor | None) -> None:
+    if (mean is None) != (var is None):
+        raise ValueError("running_mean and running_var must either both be given or both be None")
+
+
+def _by_channel(x: Tensor, eps: float, **params: Tensor | None) -> Tensor:
+    """(N, C, *) as (N, C, L); a view where the memory allows, and so channels-last stays that."""
+    if x.ndim < 2:
+        raise RuntimeError(f"input must have at least 2 axes (N, C, *), got shape {tuple(x.shape)}")
+    _check(x, tuple(x.shape[1:2]), eps, params)
+    return x.flatten(2) if x.ndim > 2 else x.unsqueeze(2)
+
+
+def _rows(x: Tensor, shape: Sequence[int], eps: float, **params: Tensor | None) -> Tensor:
+    """(*, shape) as a matrix with one row for each set of statistics."""
+    shape = tuple(shape)
+    if not shape or tuple(x.shape[-len(shape) :]) != shape:
+        raise RuntimeError(
+            f"input must end in normalized_shape, got shape {tuple(x.shape)} and normalized_shape {shape}"
+        )
+    _check(x, shape, eps, params)
+    return x.reshape(math.prod(x.shape[: -len(shape)]), math.prod(shape))
+
+
+def _check(x: Tensor, shape: tuple[int, ...], eps: float, params: dict[str, Tensor | None]) -> None:
+    """Shapes, and the combinations of types that torch allows."""
+    if not x.is_floating_point():
+        raise NotImplementedError(f"input must be floating point, got {x.dtype} of shape {tuple(x.shape)}")
+    if not eps >= 0:
+        raise ValueError(f"eps must be at least 0, got {eps}")
+    for name, p in params.items():
+        if p is None:
+            continue
+        if tuple(p.shape) != shape:
+            raise RuntimeError(
+                f"{name} must have shape {shape} for input of shape {tuple(x.shape)}, got {tuple(p.shape)}"
+            )
+        if p.dtype not in (x.dtype, torch.promote_types(x.dtype, torch.float32)):
+            raise RuntimeError(f"mixed dtypes: input is {x.dtype}, but {name} is {p.dtype}")
+
+
+def _channels(p: Tensor, ndim: int) -> Tensor:
+    """One number per channel, shaped to broadcast against (N, C, *)."""
+    return p.view(1, -1, *[1] * (ndim - 2))
+
+
+def _shaped(shape: tuple[int, ...], *params: Tensor | None) -> list[Tensor | None]:
+    return [None if p is None else p.reshape(shape) for p in params]
