@@ -153,7 +153,7 @@ def small_book(folder: Path, page: str) -> Path:
     for name in ("_config.yml", "pyproject.toml", "book/references.bib"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
-    for name in ("_tools", "_ext", "_templates", "_assets", "_vendor"):
+    for name in ("_tools", "_ext", "_assets", "_vendor"):
         shutil.copytree(ROOT / "book" / name, folder / "book" / name)
     (folder / "_toc.yml").write_text("format: jb-book\nroot: index\nchapters:\n  - file: book/bibliography\n")
     shutil.copy(ROOT / "book" / "bibliography.md", folder / "book")

@@ -3,7 +3,7 @@
 - Maths is rendered to HTML and MathML while the book is built (KaTeX in an embedded V8), so that a page needs
   neither a network nor a maths script; TeX that KaTeX cannot read is a warning, hence stops the build.
 - A block quote whose first word is bold (`> **Predict.** …`) becomes a call-out.
-- The theme's live-code and icon scripts, which the book does not use, are left out.
+- The theme's live-code and icon scripts, which the book does not use, are left out; its icon fonts are cut.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from fontTools.subset import Options, Subsetter, load_font, save_font
 from py_mini_racer import JSEvalException, MiniRacer
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
@@ -139,6 +140,62 @@ def page_context(
     context["body"] = context.get("body", "").replace('role="doc-biblioentry"', 'role="listitem"')
 
 
+ICON_SCRIPT = re.compile(
+    r'[ \t]*<(?:script|link)[^>]*(?:scripts/fontawesome\.js|fontawesome/[^"]*/js/all\.min\.js)[^>]*>(?:</script>)?\n?'
+)
+
+
+def lighten(app: Sphinx, error: Exception | None) -> None:
+    """Drop Font Awesome's script (1.4 MB) from the pages, and cut its fonts (270 KiB) to the icons in use.
+
+    This works on what was written, because the two themes that requirements.txt pins (for Python 3.10 and for
+    later ones) load their icons from different templates and folders.
+    """
+    if error is not None or app.builder.format != "html":
+        return
+    out = Path(app.outdir)
+    classes: set[str] = set()
+    for page in sorted(out.rglob("*.html")):
+        text = page.read_text(encoding="utf-8")
+        light = ICON_SCRIPT.sub("", text)
+        if light != text:
+            page.write_text(light, encoding="utf-8")
+        classes |= set(re.findall(r'class="([^"]*\bfa-[^"]*)"', text))
+    styles = "".join(
+        path.read_text(encoding="utf-8")
+        for folder in ("styles", "vendor")
+        for path in sorted((out / "_static" / folder).rglob("*.css"))
+    )
+    codes = {
+        icon: character
+        for names, character in re.findall(r'((?:\.fa-[\w-]+::?before,?)+)\{content:"\\([0-9a-f]+)"', styles)
+        for icon in re.findall(r"fa-[\w-]+", names)
+    }
+    for used in sorted(classes):
+        if not codes.keys() & used.split():
+            logger.warning("the theme has no icon for class=%r", used, type="icons")
+    # Scripts draw a closing cross; the style sheets draw arrows and the marks of admonitions.
+    characters = {
+        chr(int(codes[name], 16)) for used in classes | {"fa-xmark"} for name in used.split() if name in codes
+    }
+    characters |= set(re.findall(r"[\ue000-\uf8ff]", "".join(re.findall(r"--pst-icon-[^;}]*", styles))))
+    characters |= {
+        chr(int(code, 16)) for code in re.findall(r'onthispage::?after\{content:"\\([0-9a-f]+)"', styles)
+    }
+    for font in sorted((out / "_static" / "vendor").rglob("fa-*.woff2")):
+        cut(font, characters)
+
+
+def cut(path: Path, characters: set[str]) -> None:
+    """Keep only `characters` in the font at `path`."""
+    options = Options(flavor="woff2", layout_features=[], hinting=False, notdef_outline=True)
+    font = load_font(str(path), options)
+    subsetter = Subsetter(options)
+    subsetter.populate(text="".join(characters))
+    subsetter.subset(font)
+    save_font(font, str(path), options)
+
+
 def copy_vendored(app: Sphinx, error: Exception | None) -> None:
     if error is None and app.builder.format == "html":
         target = Path(app.outdir) / "_static" / "katex"
@@ -154,6 +211,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", keep_first_line, priority=100)  # before napoleon
     app.connect("html-page-context", page_context, priority=900)
     app.connect("build-finished", copy_vendored)
+    app.connect("build-finished", lighten)
     app.add_css_file("katex/katex.min.css")
     app.config.html_static_path.append(str(BOOK / "_assets"))
     app.add_css_file("normtut.css", priority=900)

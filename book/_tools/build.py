@@ -39,7 +39,7 @@ def inputs() -> dict[str, str]:
         *ROOT.glob("book/figures/*"),
     ]
     machinery = [ROOT / "_config.yml", ROOT / "_toc.yml"]
-    for folder in ("_ext", "_templates", "_assets", "_vendor", "_tools"):
+    for folder in ("_ext", "_assets", "_vendor", "_tools"):
         machinery += [
             p for p in (ROOT / "book" / folder).rglob("*") if p.is_file() and "__pycache__" not in p.parts
         ]
