@@ -55,7 +55,17 @@ __all__ = [
 ]
 
 # Loaded on first use, so that `import normtut` in homework needs neither matplotlib nor scikit-image.
-_SUBMODULES = ("data", "distributed", "exercises", "folders", "functional", "layers", "plots", "reparam")
+_SUBMODULES = (
+    "data",
+    "distributed",
+    "exercises",
+    "folders",
+    "functional",
+    "layers",
+    "plots",
+    "reparam",
+    "style",
+)
 
 if TYPE_CHECKING:
     from . import data as data
@@ -66,6 +76,7 @@ if TYPE_CHECKING:
     from . import layers as layers
     from . import plots as plots
     from . import reparam as reparam
+    from . import style as style
 
 
 def device() -> torch.device:

@@ -1,4 +1,4 @@
-"""Real pictures that need no network: scikit-image's photographs, and patches cut from them."""
+"""Pictures that need no network: scikit-image's photographs, patches of them, and styles drawn by code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-__all__ = ["PhotoPatches", "instance_example", "photos"]
+from .drawings import DRAWINGS
+
+__all__ = ["PhotoPatches", "instance_example", "photos", "styles"]
 
 # What the scikit-image wheel itself contains (its other pictures are downloads); colour unless marked.
 _PHOTOS = {
@@ -29,6 +31,9 @@ _PHOTOS = {
     "grass": "grass",  # gray
     "gravel": "gravel",  # gray
 }
+
+
+_TEXTURES = ("tissue", "brick", "gravel")
 
 
 def photos(*names: str) -> dict[str, Tensor]:
@@ -62,6 +67,35 @@ def _photo(name: str) -> NDArray[np.uint8]:
     image = getattr(skimage.data, _PHOTOS[name])()
     image = image[0] if isinstance(image, tuple) else image  # the motorcycle comes as a stereo pair
     return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
+
+
+def styles(*names: str) -> dict[str, Tensor]:
+    """Pictures to take a style from, as uint8 tensors: drawn by code, and textures of scikit-image.
+
+    >>> list(styles())
+    ['strokes', 'mosaic', 'waves', 'halftone', 'planes', 'hatching', 'marble', 'tissue', 'brick', 'gravel']
+    >>> styles("mosaic")["mosaic"].shape
+    torch.Size([3, 384, 384])
+
+    Args:
+        names: which ones; all of them if none is given.
+
+    Returns:
+        ``{name: tensor}``, each of shape (3, H, W) and dtype uint8, yours to change.
+
+    Raises:
+        KeyError: for an unknown name; it lists the known ones.
+    """
+    known = [*DRAWINGS, *_TEXTURES]
+    unknown = [n for n in names if n not in known]
+    if unknown:
+        raise KeyError(f"no style named {', '.join(map(repr, unknown))}; there are {', '.join(known)}")
+    return {name: torch.from_numpy(_style(name).copy()).permute(2, 0, 1) for name in names or known}
+
+
+@cache
+def _style(name: str) -> NDArray[np.uint8]:
+    return DRAWINGS[name]() if name in DRAWINGS else _photo(name)
 
 
 # Two images of three 5 × 5 channels, one digit a value: a block is a map, a word of it a row.

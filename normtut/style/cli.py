@@ -1,0 +1,149 @@
+"""``normtut stylize CONTENT STYLE -o OUT``: paint a picture in the manner of another, from a shell."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add ``stylize`` to the subcommands of ``normtut``."""
+    parser = subparsers.add_parser(
+        "stylize",
+        help="paint a picture in the manner of another",
+        description="Paint CONTENT in the manner of STYLE.",
+        epilog="Exit status: 0 painted; 2 nothing was written, and the message says why.",
+    )
+    parser.add_argument("content", help="picture to paint")
+    parser.add_argument(
+        "style", help="picture whose manner to take, or the name of one of normtut.data.styles()"
+    )
+    parser.add_argument("-o", "--out", required=True, help="file to write; its suffix is the format")
+    parser.add_argument("--alpha", type=float, default=1.0, help="0 … 1: how far to go (default: 1)")
+    parser.add_argument("--size", type=int, help="reduce the content's longer side to this many pixels first")
+    parser.add_argument("--preserve-color", action="store_true", help="keep the hues of the content")
+    parser.add_argument("--force", action="store_true", help="overwrite OUT")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what ``stylize`` was asked for; the exit status."""
+    try:
+        _stylize(args)
+    except (OSError, ValueError) as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("interrupted")
+    return 0
+
+
+def _stylize(args: argparse.Namespace) -> None:
+    # Everything that can be found wrong before painting is.
+    out = Path(args.out)
+    if not 0 <= args.alpha <= 1:
+        raise ValueError(f"--alpha must be between 0 and 1, got {args.alpha}")
+    if args.size is not None and not 1 <= args.size <= 65535:
+        raise ValueError(f"--size must be between 1 and 65535 pixels, got {args.size}")
+    format = _format(out)
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder; name the file to write")
+    if not out.parent.is_dir():
+        raise ValueError(f"the folder {out.parent} does not exist")
+    if out.exists() and not args.force:
+        raise ValueError(f"{out} exists already; --force overwrites it")
+    content, style = _read(args.content, args.size), _read_style(args.style)
+
+    from normtut import device, to_uint8
+    from normtut.style.transfer import StyleTransfer
+
+    model = StyleTransfer.pretrained().to(device())
+    painted = model.stylize(content, style, args.alpha, preserve_color=args.preserve_color)
+    _write(to_uint8(painted[0]), out, format)
+    print(f"{out}: {painted.shape[3]} × {painted.shape[2]} pixels")
+
+
+def _format(out: Path) -> str:
+    from PIL import Image, features
+
+    Image.init()
+    suffix = out.suffix.lower()
+    format = Image.registered_extensions().get(suffix)
+    # Formats that cannot hold RGB would only fail after the painting.
+    if format in ("JPEG", "PNG", "BMP", "TIFF", "PPM") or (format == "WEBP" and features.check("webp")):
+        return format
+    known = ".png, .jpg, .webp, .tif, .bmp or .ppm"
+    raise ValueError(f"unknown output format {suffix or '(no suffix)'} of {out}: use {known}")
+
+
+def _read(path: str, size: int | None = None) -> torch.Tensor:
+    """A picture of any mode as float (1, 3, H, W): turned as its EXIF says, on white where transparent."""
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    if not Path(path).exists():
+        raise ValueError(f"there is no file {path}")
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+                # Pillow would clip these to 0 … 255.
+                wide = np.asarray(image, dtype=np.float64)
+                top = 65535 if image.mode != "F" or wide.max() > 255 else 255 if wide.max() > 1 else 1
+                image = Image.fromarray((np.clip(wide / top, 0, 1) * 255).round().astype(np.uint8))
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            image = image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"cannot read {path} as a picture: {error}") from error
+    if size is not None and max(image.size) > size:
+        image.thumbnail((size, size), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+
+
+def _read_style(name: str) -> torch.Tensor:
+    if not Path(name).exists():
+        from normtut.data import styles
+
+        try:
+            return styles(name)[name][None].float() / 255
+        except KeyError as error:
+            raise ValueError(f"there is no file {name}, and {error.args[0]}") from None
+    return _read(name)
+
+
+def _write(picture: torch.Tensor, out: Path, format: str) -> None:
+    """Write beside and move over: whatever happens, OUT is the old picture or the whole new one."""
+    from PIL import Image
+
+    image = Image.fromarray(picture.cpu().permute(1, 2, 0).contiguous().numpy())
+    mode = out.stat().st_mode & 0o777 if out.exists() else 0o666 & ~_umask()
+    handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            image.save(file, format, **({"quality": 92} if format in ("JPEG", "WEBP") else {}))
+        os.chmod(temporary, mode)
+        os.replace(temporary, out)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _fail(message: str) -> int:
+    import sys
+
+    print(f"normtut stylize: {message}", file=sys.stderr)
+    return 2

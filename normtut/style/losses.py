@@ -1,0 +1,107 @@
+"""What a picture shows and how it is painted, as a pretrained network sees it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from normtut.core import moments, normalize
+
+__all__ = ["Look", "Teacher", "content_distance", "style_distance"]
+
+EPS = 1e-5
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Look(NamedTuple):
+    """What the teacher sees in images: the deepest features, and statistics of every layer."""
+
+    features: Tensor  #: relu4_1, (N, C, H/8, W/8)
+    statistics: list[Tensor]  #: relu1_1 … relu4_1: means and stds, each (N, 2, C)
+    variances: list[Tensor]  #: of all features of a layer, each (N,)
+
+    def of(self, index: Tensor) -> Look:
+        """The looks of some of the images."""
+        statistics, variances = ([t[index] for t in layers] for layers in self[1:])
+        return Look(self.features[index], statistics, variances)
+
+
+class Teacher(nn.Module):
+    """The convolutions of a VGG network up to relu4_1, frozen.
+
+    Built from any state dict with torchvision's names (``features.0.weight`` …): VGG-16 and VGG-19
+    differ in the number of convolutions between poolings; gaps in the numbering tell where these are.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        found = {int(m[1]): k for k in state if (m := re.fullmatch(r"features\.(\d+)\.weight", k))}
+        if not found:
+            raise ValueError("the teacher must have torchvision's VGG names (features.0.weight …), got "
+                             f"{sorted(state)[:3]} …")  # fmt: skip
+        self.convs = nn.ModuleList()
+        self.pool_before: list[bool] = []
+        self.looks_at: list[bool] = []
+        last = -2
+        for i in sorted(found):
+            if state[found[i]].ndim != 4:
+                raise ValueError("the teacher must be a VGG without batch norm")
+            weight, bias = state[found[i]], state[found[i].replace("weight", "bias")]
+            conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
+            conv.load_state_dict({"weight": weight, "bias": bias})
+            self.convs.append(conv)
+            self.pool_before.append(i - last == 3)
+            self.looks_at.append(i == 0 or i - last == 3)
+            last = i
+            if sum(self.looks_at) == 4:
+                break
+        self.requires_grad_(False).eval()
+
+    @classmethod
+    def load(cls, path: str | Path | None = None) -> Teacher:
+        """From a file of weights (.safetensors or .pth), or torchvision's VGG-19, downloaded when missing."""
+        if path is None:
+            from torchvision.models import VGG19_Weights
+
+            return cls(VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True))
+        path = Path(path)
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return cls(load_file(path))
+        return cls(torch.load(path, map_location="cpu", weights_only=True))
+
+    def forward(self, images: Tensor) -> Look:
+        """Look at images, (N, 3, H, W) in [0, 1]."""
+        x = normalize(images, *IMAGENET)
+        statistics, variances = [], []
+        for conv, pool, look in zip(self.convs, self.pool_before, self.looks_at, strict=True):
+            x = F.relu(conv(F.max_pool2d(x, 2) if pool else x))
+            if look:
+                mean, std = moments(x, (2, 3), eps=EPS, keepdim=False)
+                statistics.append(torch.stack([mean, std], dim=1))
+                # Law of total variance: within the channels and between their means.
+                variances.append((std.square().mean(1) + mean.var(1, correction=0)).detach())
+        return Look(x, statistics, variances)
+
+
+def content_distance(look: Look, content: Look) -> Tensor:
+    """Mean squared difference at relu4_1 over the variance of the content's features there; (N,)."""
+    return (look.features - content.features).square().flatten(1).mean(1) / content.variances[-1]
+
+
+def style_distance(look: Look, style: Look) -> Tensor:
+    """Differences of the channels' means and stds over the style's variance, summed over four layers; (N,).
+
+    The style loss of Huang & Belongie 2017, equation (13), with each layer in units of its own variance.
+    """
+    total = torch.zeros_like(style.variances[0])
+    for ours, theirs, variance in zip(look.statistics, style.statistics, style.variances, strict=True):
+        total = total + (ours - theirs).square().mean(2).sum(1) / variance
+    return total
