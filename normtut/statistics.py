@@ -1,0 +1,777 @@
+"""Statistics of a whole data set, exact: the same digits for every batch size, worker count and machine.
+
+`ChannelStats` counts in integers and fractions and rounds once, at the end. So nothing depends on the order
+in which pixels arrive, two halves add up to the whole, and even the textbook formula Σx²/n − (Σx/n)², which
+fails in floating point, is right.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["ChannelStats", "Moments", "dataset_stats"]
+
+#: Pixels that are converted at once: what fits into the cache of a processor core.
+_PIECE = 2**19
+
+#: Above this, squares leave the range of float64.
+_HUGE = 1e150
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+#: The level that stands for 1.0, by the dtype of the pixels.
+TOP = {torch.uint8: 255, torch.uint16: 65535}
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, sum and sum of squares of some numbers, for each channel, without rounding error.
+
+    >>> a, b = Moments.of(np.array([[0.25, 0.5]])), Moments.of(np.array([[0.75]]))
+    >>> (a + b).mean, (a + b).std
+    ((0.5,), (0.2041241452319315,))
+    """
+
+    count: int
+    total: tuple[Fraction, ...]
+    squares: tuple[Fraction, ...]
+
+    @classmethod
+    def of(cls, v: Floats) -> Moments:
+        """Of the rows of a float64 array (C, n), all finite."""
+        # Scaled to at most 1 by a power of two, which is exact, no square can overflow.
+        exponent = math.frexp(float(np.abs(v).max(initial=0.0)))[1]
+        v, unit = np.ldexp(v, -exponent), Fraction(2) ** exponent
+        squares = exact_sums(_exact_squares(v))
+        return cls(v.shape[1], tuple(t * unit for t in exact_sums(v)), tuple(q * unit**2 for q in squares))
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Correctly rounded."""
+        return tuple(float(t / self.count) for t in self.total)
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Square root of the biased variance (divided by n), correctly rounded."""
+        n = self.count
+        return tuple(_sqrt((n * q - t * t) / n**2) for t, q in zip(self.total, self.squares, strict=True))
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(
+            self.count + other.count,
+            tuple(a + b for a, b in zip(self.total, other.total, strict=True)),
+            tuple(a + b for a, b in zip(self.squares, other.squares, strict=True)),
+        )
+
+    def affine(self, shift: Sequence[Fraction], scale: Sequence[Fraction]) -> Moments:
+        """Of (x − shift) / scale instead of x."""
+        n, rows = self.count, list(zip(self.total, self.squares, shift, scale, strict=True))
+        return Moments(
+            n,
+            tuple((t - n * m) / s for t, _, m, s in rows),
+            tuple((q - 2 * m * t + n * m * m) / (s * s) for t, q, m, s in rows),
+        )
+
+
+def _sqrt(x: Fraction) -> float:
+    """The square root of a fraction, correctly rounded."""
+    shift = 62 - (x.numerator.bit_length() - x.denominator.bit_length()) // 2
+    scaled = x * Fraction(4) ** shift  # its root has 62 bits or so; the last one stands for what is cut off
+    return math.ldexp(2 * math.isqrt(math.floor(scaled)) + 1, -shift - 1) if x else 0.0
+
+
+def exact_sums(v: Floats) -> tuple[Fraction, ...]:
+    """The sum of each row of a float64 array (C, n) of finite numbers, without rounding error.
+
+    >>> [float(s) for s in exact_sums(np.array([[1e16, 1.0, -1e16]]))]
+    [1.0]
+
+    Adding and subtracting a large power of two σ leaves the high bits of each number, as a multiple of one
+    common unit and so few of them that their sum fits into 53 bits: floating-point addition of *these* is
+    exact in any order. The rest goes round again (Rump, Ogita & Oishi 2008, "Accurate floating-point
+    summation part I", algorithm 3.3).
+    """
+    totals = [Fraction(0)] * len(v)
+    headroom = v.shape[1].bit_length() + 1
+    while v.size and (top := float(np.abs(v).max())) > 0:
+        sigma = math.ldexp(1.0, math.frexp(top)[1] + headroom)
+        high = (v + sigma) - sigma
+        v = v - high
+        totals = [t + Fraction(s) for t, s in zip(totals, high.sum(axis=1).tolist(), strict=True)]
+    return tuple(totals)
+
+
+def _exact_squares(v: Floats) -> Floats:
+    """(C, 3n) numbers that add up to the squares of (C, n) numbers, each without rounding error.
+
+    Veltkamp's splitting: x = a + b with 26 bits each, so that a², 2ab and b² fit into 53.
+    """
+    c = v * 134217729.0  # 2²⁷ + 1
+    a = c - (c - v)
+    b = v - a
+    return np.concatenate([a * a, 2 * a * b, b * b], axis=1) if b.any() else a * a
+
+
+class ChannelStats:
+    """Mean, standard deviation, minimum and maximum of each channel of a set of images, exactly.
+
+    >>> stats = ChannelStats()
+    >>> stats.update(torch.tensor([0, 51, 255, 255], dtype=torch.uint8).view(1, 1, 2, 2))
+    >>> stats.count, stats.min, stats.max
+    (4, (0.0,), (1.0,))
+    >>> stats
+    transforms.Normalize(mean=[0.55], std=[0.45552167895721496])
+
+    Pixels of dtype uint8 are divided by 255 and those of dtype uint16 by 65535; floats are taken as they are.
+    Sums are kept as integers and fractions. Hence ``mean`` is the mean of the pixels and ``std`` their
+    √(Σ(x − mean)²/n), both correctly rounded, whatever the order, the batches and the processes that the
+    images came in.
+
+    Args:
+        data: batches to begin with, as for `update`.
+    """
+
+    def __init__(self, *data: Tensor | NDArray[Any]) -> None:
+        self._pixels: Moments | None = None
+        self._image_means: Moments | None = None
+        self._image_stds: Moments | None = None
+        self._batch_stds: Moments | None = None
+        self._min: tuple[float, ...] = ()
+        self._max: tuple[float, ...] = ()
+        for batch in data:
+            self.update(batch)
+
+    # -- counting ---------------------------------------------------------------------------------------
+
+    def update(self, batch: Tensor | NDArray[Any]) -> None:
+        """Count the images of one batch.
+
+        >>> stats = ChannelStats()
+        >>> stats.update(torch.rand(8, 3, 4, 4))
+        >>> stats.images, stats.count
+        (8, 128)
+
+        Args:
+            batch: (…, C, H, W), of dtype uint8, uint16 or a floating type, on any device. An empty batch
+                changes nothing.
+
+        Raises:
+            TypeError: for any other dtype: there is no agreed level that stands for 1.
+            ValueError: for fewer than three axes, another number of channels than before, or NaN or infinity
+                (or anything beyond 1e150) among the floats. Nothing of the batch has been counted then.
+        """
+        x = _as_tensor(batch)
+        if x.ndim < 3:
+            raise ValueError(f"batch must be (…, C, H, W), got shape {tuple(x.shape)}")
+        if not (x.dtype in TOP or x.is_floating_point()):
+            raise TypeError(
+                f"batch must be uint8, uint16 or floating point, got {x.dtype} of shape {tuple(x.shape)}: "
+                "convert it to one of them, so that it is clear which level is 1.0"
+            )
+        if x.numel():
+            x = x.detach().reshape(-1, *x.shape[-3:])
+            self._add(_of_levels(x) if x.dtype in TOP else _of_floats(x))
+
+    def merge(self, other: ChannelStats) -> ChannelStats:
+        """Count what ``other`` has counted, too; the order does not matter. Returns ``self``.
+
+        >>> a, b = torch.rand(2, 3, 4, 4), torch.rand(5, 3, 7, 2)
+        >>> ChannelStats(a).merge(ChannelStats(b)).mean == ChannelStats(b, a).mean
+        True
+
+        Raises:
+            ValueError: if the numbers of channels differ.
+        """
+        self._add(other)
+        return self
+
+    def __add__(self, other: ChannelStats) -> ChannelStats:
+        """``a + b``: a new one with the images of both."""
+        if not isinstance(other, ChannelStats):
+            return NotImplemented
+        return ChannelStats().merge(self).merge(other)
+
+    def all_reduce(self, group: Any = None) -> ChannelStats:
+        """Merge over all processes of a ``torch.distributed`` group; each ends with the statistics of all.
+
+        Every process of the group must call it, also one that has counted nothing. What travels is a few
+        integers, so that the result is the same in every digit for every world size. Returns ``self``.
+
+        Args:
+            group: the process group; the default group if None.
+
+        Raises:
+            RuntimeError: if there is no process group, or a process of it has died or does not answer within
+                the timeout given to ``init_process_group``.
+            ValueError: on every process, if they counted different numbers of channels.
+        """
+        import torch.distributed as dist
+
+        if not (dist.is_available() and dist.is_initialized()):
+            raise RuntimeError(
+                "all_reduce needs a process group: call torch.distributed.init_process_group() first, "
+                "in processes that torchrun has started"
+            )
+        states: list[Any] = [None] * dist.get_world_size(group)
+        try:
+            dist.all_gather_object(states, self.state_dict(), group=group)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"process {dist.get_rank()} could not collect the statistics of the {len(states)} processes: "
+                "one of them has died or did not answer in time"
+            ) from error
+        merged = ChannelStats()
+        for state in states:
+            merged.merge(ChannelStats().load_state_dict(state))
+        self.__dict__ = merged.__dict__
+        return self
+
+    def _add(self, other: ChannelStats) -> None:
+        if other._pixels is None:
+            return
+        if self._pixels is None:
+            self.__dict__.update(other.__dict__)
+            return
+        if other.channels != self.channels:
+            raise ValueError(
+                f"images with {other.channels} channels cannot be counted with images of {self.channels}: "
+                "convert them to one kind first"
+            )
+        for name in _PARTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self._min = tuple(map(min, self._min, other._min))
+        self._max = tuple(map(max, self._max, other._max))
+
+    # -- results ----------------------------------------------------------------------------------------
+
+    @property
+    def channels(self) -> int:
+        """Number of channels; 0 before the first image."""
+        return len(self._min)
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return self._image_means.count if self._image_means else 0
+
+    @property
+    def count(self) -> int:
+        """Number of pixels of each channel."""
+        return self._pixels.count if self._pixels else 0
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of all pixels, by channel."""
+        return self._counted(self._pixels).mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of all pixels (biased: divided by n), by channel. What ``Normalize`` wants."""
+        return self._counted(self._pixels).std
+
+    @property
+    def min(self) -> tuple[float, ...]:
+        """Smallest pixel, by channel."""
+        self._counted(self._pixels)
+        return self._min
+
+    @property
+    def max(self) -> tuple[float, ...]:
+        """Largest pixel, by channel."""
+        self._counted(self._pixels)
+        return self._max
+
+    @property
+    def image_means(self) -> Moments:
+        """``.mean`` and ``.std``, over the images, of each image's mean."""
+        return self._counted(self._image_means)
+
+    @property
+    def image_stds(self) -> Moments:
+        """``.mean`` and ``.std``, over the images, of each image's std. Neither is the std of the pixels."""
+        return self._counted(self._image_stds)
+
+    @property
+    def batch_stds(self) -> Moments:
+        """``.mean`` and ``.std``, over the calls of `update`, of each batch's std. Depends on the batches."""
+        return self._counted(self._batch_stds)
+
+    def after(self, mean: float | Sequence[float], std: float | Sequence[float]) -> ChannelStats:
+        """The statistics that ``Normalize(mean, std)`` gives these images, without looking at them again.
+
+        >>> stats = ChannelStats(torch.tensor([0.0, 1.0]).view(1, 1, 1, 2))
+        >>> stats.after(0.5, 0.25)
+        transforms.Normalize(mean=[0.0], std=[2.0])
+
+        Args:
+            mean, std: a number, or one for each channel.
+
+        Raises:
+            ValueError: for another number of values than channels, values that are not finite, or a std that
+                is not positive.
+        """
+        pixels = self._counted(self._pixels)
+        shift, scale = self._per_channel("mean", mean), self._per_channel("std", std)
+        if not all(s > 0 for s in scale):
+            raise ValueError(f"std must be positive, got {std}")
+        centred, zero = (shift, scale), ([Fraction(0)] * self.channels, scale)
+        result = ChannelStats()
+        result._pixels = pixels.affine(*centred)
+        result._image_means = self.image_means.affine(*centred)
+        result._image_stds = self.image_stds.affine(*zero)
+        result._batch_stds = self.batch_stds.affine(*zero)
+        result._min, result._max = (
+            tuple(float((Fraction(v) - m) / s) for v, m, s in zip(values, shift, scale, strict=True))
+            for values in (self._min, self._max)
+        )
+        return result
+
+    def repeat(self, channels: int) -> ChannelStats:
+        """Of the same images with their only channel repeated: gray shown as R = G = B.
+
+        Raises:
+            ValueError: if there is more than one channel.
+        """
+        if self.channels > 1:
+            raise ValueError(f"only images with one channel can be repeated, these have {self.channels}")
+        result = ChannelStats().merge(self)
+        for name in _PARTS if self.channels else ():
+            part = getattr(self, name)
+            setattr(result, name, Moments(part.count, part.total * channels, part.squares * channels))
+        result._min, result._max = self._min * channels, self._max * channels
+        return result
+
+    def __repr__(self) -> str:
+        if self._pixels is None:
+            return "ChannelStats()"
+        return f"transforms.Normalize(mean={list(self.mean)}, std={list(self.std)})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ChannelStats) and self.__dict__ == other.__dict__
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that has been counted, as lists of integers and floats: for ``torch.save`` or JSON."""
+        state: dict[str, Any] = {"min": list(self._min), "max": list(self._max)}
+        for name in _PARTS:
+            part = getattr(self, name)
+            state[name[1:]] = part and [
+                part.count,
+                *([list(f.as_integer_ratio()) for f in fs] for fs in (part.total, part.squares)),
+            ]
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> ChannelStats:
+        """Replace what has been counted by a `state_dict`. Returns ``self``.
+
+        >>> stats = ChannelStats(torch.rand(2, 3, 4, 4))
+        >>> ChannelStats().load_state_dict(stats.state_dict()) == stats
+        True
+
+        Raises:
+            ValueError: if ``state`` is not the state of a `ChannelStats`.
+        """
+        loaded = ChannelStats()
+        try:
+            loaded._min, loaded._max = tuple(state["min"]), tuple(state["max"])
+            for name in _PARTS:
+                if (part := state[name[1:]]) is not None:
+                    count, *sums = part
+                    total, squares = (tuple(Fraction(*ratio) for ratio in fs) for fs in sums)
+                    if not len(total) == len(squares) == len(loaded._min) == len(loaded._max):
+                        raise ValueError("numbers of channels differ")
+                    setattr(loaded, name, Moments(count, total, squares))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"state is not that of a ChannelStats: {error!r}") from error
+        self.__dict__ = loaded.__dict__
+        return self
+
+    def _counted(self, part: Moments | None) -> Moments:
+        if part is None:
+            raise ValueError("no pixels have been counted yet: there are no statistics")
+        return part
+
+    def _per_channel(self, name: str, values: float | Sequence[float]) -> list[Fraction]:
+        listed = np.asarray(values, dtype=np.float64).reshape(-1)
+        if len(listed) not in (1, self.channels):
+            raise ValueError(f"{name} has {len(listed)} values, but there are {self.channels} channels")
+        if not np.isfinite(listed).all():
+            raise ValueError(f"{name} must be finite, got {values}")
+        return [Fraction(v) for v in np.broadcast_to(listed, self.channels).tolist()]
+
+
+_PARTS = ("_pixels", "_image_means", "_image_stds", "_batch_stds")
+
+
+# -- one batch ------------------------------------------------------------------------------------------
+
+
+def from_level_sums(n: Ints, s1: Ints, s2: Ints, low: Ints, high: Ints, top: int) -> ChannelStats:
+    """Statistics of one batch from the sums over each of its images.
+
+    Args:
+        n: (N,) pixels of each image.
+        s1, s2: (N, C) sums of levels and of squared levels over each image.
+        low, high: (C,) lowest and highest level.
+        top: the level that stands for 1.
+    """
+    total, squares = (s.sum(axis=0).tolist() for s in (s1, s2))
+    # Sums of squares around the integer nearest to the mean are at least twice as large as what is subtracted
+    # from them: unlike Σx²/n − (Σx/n)² in floats, this loses no digits.
+    n = n[:, None]
+    centre = np.rint(s1 / n).astype(np.int64)
+    offset = (s1 - n * centre) / n
+    stds = np.sqrt((s2 - 2 * centre * s1 + n * centre**2) / n - offset**2) / top
+    return _batch(
+        Moments(
+            int(n.sum()), tuple(Fraction(t, top) for t in total), tuple(Fraction(q, top**2) for q in squares)
+        ),
+        s1 / (n * top),
+        stds,
+        tuple((low / top).tolist()),
+        tuple((high / top).tolist()),
+    )
+
+
+def _batch(
+    pixels: Moments, means: Floats, stds: Floats, low: tuple[float, ...], high: tuple[float, ...]
+) -> ChannelStats:
+    """Statistics of one batch; ``means`` and ``stds``, of each image, are (N, C)."""
+    images = Moments.of(np.concatenate([means, stds], axis=1).T)
+    c = len(low)
+    result = ChannelStats()
+    result._pixels = pixels
+    result._image_means = Moments(images.count, images.total[:c], images.squares[:c])
+    result._image_stds = Moments(images.count, images.total[c:], images.squares[c:])
+    result._batch_stds = _single(pixels.std)
+    result._min, result._max = low, high
+    return result
+
+
+def _single(values: tuple[float, ...]) -> Moments:
+    exact = tuple(map(Fraction, values))
+    return Moments(1, exact, tuple(v * v for v in exact))
+
+
+def _of_levels(x: Tensor) -> ChannelStats:
+    """Statistics of integer pixels (N, C, H, W)."""
+    n, c, h, w = x.shape
+    top = TOP[x.dtype]
+    channels_last = not x.is_contiguous()  # as arrays of images are: read them as they lie in memory
+    s1, s2 = np.empty((2, n, c), np.int64)
+    low, high = np.full(c, top), np.zeros(c, np.int64)
+    step = max(1, _PIECE // (c * h * w))
+    # Allocating it once makes all the difference: fresh memory costs more than the arithmetic.
+    buffer = torch.empty(
+        _PIECE, dtype=torch.float32 if x.dtype == torch.uint8 else torch.float64, device=x.device
+    )
+    for i in range(0, n, step):
+        piece = x[i : i + step]
+        piece = piece if x.dtype == torch.uint8 else piece.to(torch.int32)  # torch has no minimum of uint16
+        if channels_last:
+            piece = piece.permute(0, 2, 3, 1).contiguous()
+            sums = [s.view(-1, w, c).sum(1) for s in _column_sums(piece.view(-1, h, w * c), buffer)]
+        else:
+            sums = [s.view(-1, c, w).sum(2) for s in _column_sums(piece.view(-1, h, w), buffer)]
+        s1[i : i + step], s2[i : i + step] = (s.cpu().numpy() for s in sums)
+        if low.any() or (high < top).any():  # else black and white have been seen in every channel
+            # over the images, over the rows, over the columns
+            order = (0, 0, 0) if channels_last else (0, 1, 1)
+            low = np.minimum(low, _reduce(torch.amin, piece, order))
+            high = np.maximum(high, _reduce(torch.amax, piece, order))
+    return from_level_sums(np.full(n, h * w), s1, s2, low, high, top)
+
+
+def _column_sums(rows: Tensor, buffer: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of levels and of squared levels over the middle axis of a contiguous tensor (K, H, L).
+
+    In floating point, which is faster than integers, and exact: up to 256 squares of uint8 levels are summed
+    to integers below 2²⁴ in float32, as many of uint16 levels to integers below 2⁵³ in float64.
+    """
+    k, _, w = rows.shape
+    s1, s2 = torch.zeros(2, k, w, dtype=torch.int64, device=rows.device)
+    for part in _split(rows, max(1, min(256, len(buffer) // (k * w))), dim=1):
+        x = buffer[: part.numel()] if part.numel() <= len(buffer) else buffer.new_empty(part.numel())
+        x = x.view(part.shape).copy_(part)
+        s1 += x.sum(1).to(torch.int64)
+        s2 += x.mul_(x).sum(1).to(torch.int64)
+    return s1, s2
+
+
+def _reduce(f: Callable[[Tensor, int], Tensor], x: Tensor, axes: Iterable[int]) -> Ints:
+    """``f`` over one axis after the other: much faster than over all at once."""
+    for axis in axes:
+        x = f(x, axis)
+    return x.cpu().numpy().astype(np.int64)
+
+
+def _split(x: Tensor, size: int, dim: int = 0) -> Iterator[Tensor]:
+    """``x.split(size, dim)``, one at a time."""
+    return (x.narrow(dim, i, min(size, x.shape[dim] - i)) for i in range(0, x.shape[dim], size))
+
+
+def _nothing(channels: int) -> Moments:
+    return Moments(0, (Fraction(0),) * channels, (Fraction(0),) * channels)
+
+
+def _of_floats(x: Tensor) -> ChannelStats:
+    """Statistics of floating-point pixels (N, C, H, W)."""
+    if not bool((x.abs() < _HUGE).all()):  # NaN is not smaller either
+        raise ValueError(
+            f"batch of shape {tuple(x.shape)} contains {int(x.isnan().sum())} NaN and "
+            f"{int((x.abs() >= _HUGE).sum())} infinite values (or beyond {_HUGE:g}): they have no std"
+        )
+    n, c, h, w = x.shape
+    step = max(1, _PIECE // (c * h * w))
+    means, stds = np.empty((n, c)), np.empty((n, c))
+    pixels = _nothing(c)
+    for i in range(0, n, step):
+        piece = x[i : i + step].cpu().double()
+        images = _nothing(c)
+        for part in _split(piece, max(1, _PIECE // (len(piece) * c * w)), dim=2):
+            images += Moments.of(part.transpose(0, 1).reshape(c, -1).numpy())
+        pixels += images
+        if step == 1:
+            means[i], stds[i] = images.mean, images.std
+        else:
+            flat = piece.reshape(-1, c, h * w).numpy()
+            means[i : i + step], stds[i : i + step] = flat.mean(axis=2), flat.std(axis=2)
+    low, high = (tuple(f(x, (0, 2, 3)).double().tolist()) for f in (torch.amin, torch.amax))
+    return _batch(pixels, means, stds, low, high)
+
+
+def _as_tensor(batch: Tensor | NDArray[Any]) -> Tensor:
+    if isinstance(batch, Tensor):
+        return batch
+    if not isinstance(batch, np.ndarray):
+        raise TypeError(f"batch must be a tensor or an array, got {type(batch).__name__}")
+    if batch.dtype.byteorder not in "=|" or any(s < 0 for s in batch.strides) or not batch.flags.writeable:
+        batch = batch.astype(batch.dtype.newbyteorder("="))  # torch accepts none of these
+    return torch.from_numpy(batch)
+
+
+# -- a whole data set -----------------------------------------------------------------------------------
+
+
+def dataset_stats(
+    data: Any,
+    *,
+    batch_size: int | None = None,
+    num_workers: int = 0,
+    progress: bool = True,
+    channel_dim: int | None = None,
+) -> ChannelStats:
+    """Statistics of every image of a data set, in constant memory.
+
+    >>> import normtut
+    >>> stats = dataset_stats(normtut.data.PhotoPatches(train=True), progress=False)
+    >>> stats.images, [round(m, 4) for m in stats.mean]
+    (1141, [0.4765, 0.3776, 0.3456])
+
+    Args:
+        data: what to count:
+
+            - a **Dataset** (anything with a length and items): an item is an image, or a tuple or list that
+              begins with one, or a dict with one under ``"image"``, ``"img"`` or ``"pixel_values"``. An image
+              is a tensor (C, H, W), a PIL image, or an array (H, W, C) or (H, W). Items are taken as the data
+              set's transform leaves them; sizes may differ. Where its uint8 pixels lie in ``data.data`` and
+              there is no transform (CIFAR-10 and its like), they are read from there;
+            - a **DataLoader**: its batches are what counts as a batch in ``batch_stds``;
+            - a **tensor** (C, H, W) or (N, C, H, W), or an **array** of images (N, H, W, C);
+            - a **folder** (or a single file): every image in it and in its subfolders, as
+              `normtut.folders.scan` reads it. Files that cannot be read are warned about.
+        batch_size: images of a batch: 64 if None, 1024 where the pixels are in memory. Only ``batch_stds``
+            depends on it, and speed.
+        num_workers: processes that load the items of a data set, or threads that decode the files of a
+            folder, beside this one.
+        progress: show a progress bar, if standard error is a terminal.
+        channel_dim: the axis of the channels in a tensor or array, if it is not where it is expected.
+
+    Returns:
+        The statistics, the same whatever ``batch_size`` and ``num_workers`` are, except for ``batch_stds``.
+
+    Raises:
+        ValueError: if there are no images, if they have different numbers of channels, if they contain NaN
+            or infinity, or if the channels cannot be told from the other axes.
+        TypeError: for data or items of any other kind.
+
+    Warns:
+        UserWarning: if floats below 0 or above 1 show that the images are already normalized, or were not
+            scaled; the statistics are right, but they are those *after* what has been done.
+    """
+    if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
+        raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
+    if isinstance(data, str | PathLike):
+        from .folders import scan
+
+        report = scan(data, batch_size=batch_size or 64, workers=num_workers, progress=progress)
+        for message in report.warnings():
+            warnings.warn(message, stacklevel=2)
+        return report.stats
+    pixels = _pixels_in_memory(data, channel_dim)
+    if pixels is None and channel_dim is not None:
+        raise ValueError("channel_dim is for tensors and arrays only")
+    parts = (
+        _parts(data, batch_size or 64, num_workers)
+        if pixels is None
+        else map(ChannelStats, _split(pixels, batch_size or 1024))
+    )
+    stats = ChannelStats()
+    with progress_bar(_length(data), progress) as bar:
+        for part in parts:
+            stats.merge(part)
+            bar.update(part.images)
+    if not stats.count:
+        raise ValueError(f"data ({type(data).__name__}) holds no images: there are no statistics")
+    if min(stats.min) < 0 or max(stats.max) > 1:
+        warnings.warn(
+            f"values from {min(stats.min):.4g} to {max(stats.max):.4g}, outside [0, 1]: "
+            f"the images have been {'normalized already' if min(stats.min) < 0 else 'left unscaled'}. "
+            "These statistics are of the images as they come, not of pixels in [0, 1]",
+            stacklevel=2,
+        )
+    return stats
+
+
+def progress_bar(total: int | None, show: bool) -> Any:
+    """A tqdm bar on standard error, where that is a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="img", disable=None if show else True)
+
+
+def _length(data: Any) -> int | None:
+    try:
+        return len(getattr(data, "dataset", data))
+    except TypeError:  # an IterableDataset
+        return None
+
+
+def _parts(data: Any, batch_size: int, num_workers: int) -> Iterator[ChannelStats]:
+    """The statistics of each batch of a Dataset or DataLoader."""
+    from torch.utils.data import DataLoader, IterableDataset
+
+    if isinstance(data, DataLoader):
+        yield from (ChannelStats(_image_of(batch)) for batch in data)
+    elif isinstance(data, IterableDataset) or (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
+        # A worker sends a few integers, not its images.
+        yield from DataLoader(data, batch_size, num_workers=num_workers, collate_fn=_of_items)
+    else:
+        raise TypeError(
+            f"data must be a Dataset, a DataLoader, a tensor, an array or a folder, got {type(data).__name__}"
+        )
+
+
+def _of_items(items: Sequence[Any]) -> ChannelStats:
+    """Statistics of one batch of items, whose images may differ in size."""
+    by_kind: dict[Any, list[Tensor]] = {}
+    for item in items:
+        image = _chw(_image_of(item))
+        by_kind.setdefault((image.shape, image.dtype), []).append(image)
+    return one_batch([ChannelStats(torch.stack(images)) for images in by_kind.values()])
+
+
+def one_batch(parts: Iterable[ChannelStats]) -> ChannelStats:
+    """Merge parts of one batch: they count as one in ``batch_stds``."""
+    stats = ChannelStats()
+    for part in parts:
+        stats.merge(part)
+    if stats._pixels is not None:
+        stats._batch_stds = _single(stats._pixels.std)
+    return stats
+
+
+def _image_of(item: Any) -> Any:
+    """The image of an item or batch, which may come with a label."""
+    if isinstance(item, tuple | list) and item:
+        return item[0]
+    if isinstance(item, Mapping):
+        for key in ("image", "img", "pixel_values"):
+            if key in item:
+                return item[key]
+        raise TypeError(
+            f"no image in an item with the keys {list(item)}; expected image, img or pixel_values"
+        )
+    return item
+
+
+def _chw(image: Any) -> Tensor:
+    """One image of a data set as a tensor (C, H, W)."""
+    if isinstance(image, Tensor) and image.ndim == 3:
+        return image
+    if not isinstance(image, Tensor | np.ndarray):
+        from PIL import Image
+
+        from .folders import to_array
+
+        if not isinstance(image, Image.Image):
+            raise TypeError(
+                f"an item must begin with a tensor, an array or a PIL image, got {type(image).__name__}"
+            )
+        image = to_array(image)
+    x = _as_tensor(image)
+    if x.ndim not in (2, 3):
+        raise ValueError(f"an image must have 2 or 3 axes, got shape {tuple(x.shape)}")
+    return x[None] if x.ndim == 2 else x.permute(2, 0, 1)
+
+
+def _pixels_in_memory(data: Any, channel_dim: int | None) -> Tensor | None:
+    """(N, C, H, W) pixels of a tensor, an array, or a data set that is a thin wrapper around one."""
+    if isinstance(data, Tensor | np.ndarray):
+        return _nchw(data, channel_dim)
+    held = getattr(data, "data", None)
+    if not isinstance(held, Tensor | np.ndarray) or str(held.dtype).removeprefix("torch.") != "uint8":
+        return None
+    if any(getattr(data, name, None) is not None for name in ("transform", "transforms")):
+        return None
+    # SVHN holds N × C × H × W, CIFAR N × H × W × C, MNIST N × H × W. The items say which; and whether they
+    # are these pixels at all.
+    x = _as_tensor(held)
+    if len(data) != len(x) or not len(x) or x.ndim not in (3, 4):
+        return None
+    layouts = [x[:, None]] if x.ndim == 3 else [x.permute(0, 3, 1, 2), x]
+    for pixels in layouts:
+        if all(_same(pixels[i], data[i]) for i in (0, len(x) // 2, len(x) - 1)):
+            return pixels
+    return None
+
+
+def _same(pixels: Tensor, item: Any) -> bool:
+    try:
+        return torch.equal(pixels, _chw(_image_of(item)))
+    except (TypeError, ValueError):
+        return False
+
+
+def _nchw(data: Tensor | NDArray[Any], channel_dim: int | None) -> Tensor:
+    x = _as_tensor(data)
+    if x.ndim not in (3, 4):
+        raise ValueError(
+            f"data must be one image or a batch of images, with 3 or 4 axes; got {tuple(x.shape)}"
+        )
+    if channel_dim is None:
+        likely = [d for d in (-3, -1) if x.shape[d] <= 4]
+        if isinstance(data, Tensor) and (-3 in likely or not likely):
+            channel_dim = -3
+        elif isinstance(data, np.ndarray) and len(likely) == 1:
+            channel_dim = likely[0]
+        else:
+            raise ValueError(
+                f"which axis of shape {tuple(x.shape)} holds the channels? Say so: channel_dim=-3 for "
+                "(N, C, H, W), channel_dim=-1 for (N, H, W, C); gray (N, H, W) needs an axis more"
+            )
+    x = x.movedim(channel_dim, -3)
+    return x if x.ndim == 4 else x[None]
