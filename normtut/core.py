@@ -60,7 +60,7 @@ def moments(
     if not eps >= 0:
         raise ValueError(f"eps must be >= 0, got {eps}")
     dims = (dim,) if isinstance(dim, int) else tuple(dim)
-    if math.prod(x.shape[d] for d in dims) == 0:
+    if math.prod([x.shape[d] for d in dims]) == 0:
         raise ValueError(f"x of shape {tuple(x.shape)} has no elements over dim={dim}: they have no mean")
     # var_mean makes two passes (or merges, Chan et al. 1983); never E[x²] − E[x]², which cancels.
     var, mean = torch.var_mean(_at_least_float32(x), dims, correction=0, keepdim=keepdim)
