@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
+import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,8 +37,11 @@ class FileError(ValueError):
     """A file that holds no image that can be counted; its message begins with the path."""
 
     def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+        super().__init__(path, reason)
         self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
 
 
 @dataclass
@@ -51,6 +55,7 @@ class Report:
         sizes: number of images of each (width, height), as counted.
         notes: number of images for which something had to be decided, by what was decided.
         partial: the scan was stopped; these are the files until then.
+        listing: a checksum of the names of all files, to be sure that processes share the same ones.
     """
 
     gray: ChannelStats = field(default_factory=ChannelStats)
@@ -60,6 +65,7 @@ class Report:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
     partial: bool = False
+    listing: int = 0
 
     @property
     def stats(self) -> ChannelStats:
@@ -67,7 +73,14 @@ class Report:
         return self.color + self.gray.repeat(3) if self.color.count else ChannelStats().merge(self.gray)
 
     def merge(self, other: Report) -> Report:
-        """Add what another scan has counted. Returns ``self``."""
+        """Add what another process has counted of the same files. Returns ``self``.
+
+        Raises:
+            ValueError: if the processes did not see the same files.
+        """
+        if 0 != self.listing != other.listing != 0:
+            raise ValueError("the two reports are shares of different lists of files")
+        self.listing = self.listing or other.listing
         self.gray.merge(other.gray)
         self.color.merge(other.color)
         self.gray_images += other.gray_images
@@ -186,7 +199,9 @@ def scan(
     rank, world = share
     files = image_files(path)
     batches = [files[i : i + batch_size] for i in range(0, len(files), batch_size)][rank::world]
-    report = Report()
+    report = Report(
+        listing=zlib.crc32("\0".join(os.path.relpath(f, path) for f in files).encode(errors="replace"))
+    )
     pool = ThreadPoolExecutor(workers) if workers else None
     with warnings.catch_warnings(), progress_bar(sum(map(len, batches)), progress) as bar:
         # Pillow only warns above its limit, and refuses above twice the limit.

@@ -217,21 +217,7 @@ class ChannelStats:
                 the timeout given to ``init_process_group``.
             ValueError: on every process, if they counted different numbers of channels.
         """
-        import torch.distributed as dist
-
-        if not (dist.is_available() and dist.is_initialized()):
-            raise RuntimeError(
-                "all_reduce needs a process group: call torch.distributed.init_process_group() first, "
-                "in processes that torchrun has started"
-            )
-        states: list[Any] = [None] * dist.get_world_size(group)
-        try:
-            dist.all_gather_object(states, self.state_dict(), group=group)
-        except RuntimeError as error:
-            raise RuntimeError(
-                f"process {dist.get_rank()} could not collect the statistics of the {len(states)} processes: "
-                "one of them has died or did not answer in time"
-            ) from error
+        states = gather(self.state_dict(), group)
         merged = ChannelStats()
         for state in states:
             merged.merge(ChannelStats().load_state_dict(state))
@@ -411,6 +397,26 @@ class ChannelStats:
         if not np.isfinite(listed).all():
             raise ValueError(f"{name} must be finite, got {values}")
         return [Fraction(v) for v in np.broadcast_to(listed, self.channels).tolist()]
+
+
+def gather(value: Any, group: Any = None) -> list[Any]:
+    """The ``value`` of each process of a ``torch.distributed`` group, by rank, on all of them."""
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        raise RuntimeError(
+            "all_reduce needs a process group: call torch.distributed.init_process_group() first, "
+            "in processes that torchrun has started"
+        )
+    values: list[Any] = [None] * dist.get_world_size(group)
+    try:
+        dist.all_gather_object(values, value, group=group)
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"process {dist.get_rank()} could not collect the statistics of the {len(values)} processes: "
+            "one of them has died or did not answer in time"
+        ) from error
+    return values
 
 
 _PARTS = ("_pixels", "_image_means", "_image_stds", "_batch_stds")

@@ -1,0 +1,219 @@
+"""The ``normtut`` command: ``normtut stats``, ``normtut stylize``; ``python -m normtut`` too."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .folders import Report
+
+__all__ = ["main"]
+
+_STATS = """\
+Statistics of all pixels of the images in a folder and its subfolders: exact, and the same in every digit for
+every number of workers and processes. Several processes share the files:
+
+    torchrun --standalone --nproc-per-node 4 -m normtut stats PATH
+
+exit status: 0 all files counted, 1 some skipped or a failure, 2 wrong usage, 130 interrupted (partial result)
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="normtut", description="Normalization, its inverse and its uses.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_stats(commands)
+    from .style.cli import add_parser
+
+    add_parser(commands)
+    args = parser.parse_args(argv)
+    status: int = args.run(args)
+    return status
+
+
+def _add_stats(commands: Any) -> None:
+    parser = commands.add_parser(
+        "stats",
+        help="mean, std, minimum and maximum of each channel of a folder of images",
+        description=_STATS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("path", metavar="PATH", help="a folder of images, or one image")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser.add_argument("--resize", type=_positive, metavar="N", help="resize the shorter side to N first")
+    parser.add_argument("--crop", type=_positive, metavar="N", help="then cut N × N pixels from the centre")
+    parser.add_argument(
+        "--workers", type=_natural, metavar="N", help="decoding threads (default: one per CPU)"
+    )
+    parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be counted")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument(
+        "--backend", choices=("gloo", "nccl"), default="gloo", help="of torch.distributed, under torchrun"
+    )
+    parser.add_argument(
+        "--timeout", type=_positive, default=1800, metavar="S", help="seconds to wait for the other processes"
+    )
+    parser.set_defaults(run=_stats)
+
+
+def _positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def _natural(text: str) -> int:
+    if (value := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, got {value}")
+    return value
+
+
+def _stats(args: argparse.Namespace) -> int:
+    from .folders import FileError, Report, scan
+    from .statistics import gather
+
+    with _processes(args) as (rank, world), _stoppable(world) as stop:
+        result: Report | OSError | ValueError
+        try:
+            result = scan(
+                args.path,
+                resize=args.resize,
+                crop=args.crop,
+                workers=_cpus() if args.workers is None else args.workers,
+                progress=not args.quiet and rank == 0,
+                strict=args.strict,
+                share=(rank, world),
+                stop=stop,
+            )
+        except (OSError, ValueError) as error:
+            result = error
+        try:
+            # What went wrong in one process is told to all: none waits for it in vain.
+            results = gather(result) if world > 1 else [result]
+            report = Report()
+            for r in results:
+                if isinstance(r, Exception):
+                    raise r
+                report.merge(r)
+            if not report.stats.count and not report.partial:
+                raise FileError(args.path, f"no file could be read; {report.skipped[0]}")
+        except FileError as error:
+            return _fail(error, rank, 1)
+        except (OSError, ValueError) as error:
+            return _fail(error, rank, 2)
+        except RuntimeError as error:
+            return _fail(error, 0, 1)
+        if rank == 0:
+            print(_as_json(report) if args.json else _as_table(report), flush=True)
+        if world > 1:
+            # torchrun ends all as soon as one has ended with an error: not before this is printed.
+            with suppress(RuntimeError):
+                gather(None)
+    return 130 if report.partial else 1 if report.skipped else 0
+
+
+def _fail(error: Exception, rank: int, status: int) -> int:
+    if rank == 0:
+        print(f"normtut stats: {error}", file=sys.stderr, flush=True)
+    return status
+
+
+def _cpus() -> int:
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, available // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+@contextmanager
+def _processes(args: argparse.Namespace) -> Iterator[tuple[int, int]]:
+    """(rank, world size), with the process group that torchrun has prepared, if it has."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1 or "RANK" not in os.environ:
+        yield 0, 1
+        return
+    import torch
+    import torch.distributed as dist
+
+    if args.backend == "nccl":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group(args.backend, timeout=timedelta(seconds=args.timeout))
+    try:
+        yield dist.get_rank(), dist.get_world_size()
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _stoppable(world: int) -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets. A second Ctrl-C ends a single process at once."""
+    stop = threading.Event()
+
+    def handle(number: int, _frame: Any) -> None:
+        stop.set()
+        if world == 1:  # torchrun passes on the signal that the terminal has sent to all already
+            signal.signal(number, before[signal.Signals(number)])
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _as_json(report: Report) -> str:
+    stats = report.stats
+    numbers = {
+        name: list(getattr(stats, name)) if stats.count else [] for name in ("mean", "std", "min", "max")
+    }
+    return json.dumps(
+        {
+            "images": stats.images,
+            "count": stats.count,
+            **numbers,
+            "skipped": [{"path": e.path, "reason": e.reason} for e in report.skipped],
+            "notes": dict(sorted(report.notes.items())),
+            "gray": report.gray_images,
+            "partial": report.partial,
+        }
+    )
+
+
+def _as_table(report: Report) -> str:
+    stats, lines = report.stats, []
+    if report.partial:
+        lines.append("PARTIAL: interrupted; only the files until then are counted")
+    sizes = [f"{count:,} of {w} × {h}" for (w, h), count in sorted(report.sizes.items(), key=_most_common)]
+    listed = ", ".join(sizes[:3]) + (f", and {len(sizes) - 3:,} other sizes" if len(sizes) > 3 else "")
+    lines.append(f"images   {stats.images:,}" + (f" ({listed})" if listed else ""))
+    if stats.count:
+        lines += [f"pixels   {stats.count:,} of each channel", ""]
+        lines.append(f"{'channel':8}{'min':>10}{'max':>10}{'mean':>12}{'std':>12}")
+        names = ("gray",) if stats.channels == 1 else ("R", "G", "B")
+        for name, low, high, mean, std in zip(
+            names, stats.min, stats.max, stats.mean, stats.std, strict=True
+        ):
+            lines.append(f"{name:8}{low:10.4f}{high:10.4f}{mean:12.6f}{std:12.6f}")
+        lines += ["", repr(stats)]
+    notes = report.warnings()
+    if report.skipped:
+        notes = [n for n in notes if "were skipped" not in n] + [f"{len(report.skipped):,} skipped:"]
+    lines += ["", *notes] if notes else []
+    lines += [f"  {error}" for error in report.skipped]
+    return "\n".join(lines)
+
+
+def _most_common(item: tuple[tuple[int, int], int]) -> tuple[int, tuple[int, int]]:
+    return -item[1], item[0]
