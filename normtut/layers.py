@@ -110,6 +110,14 @@ class _TrackingNorm(_Norm):
             f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
         )
 
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *args: Any
+    ) -> None:
+        old = (local_metadata.get("version") or 0) < 2
+        if old and self.num_batches_tracked is not None:
+            state_dict.setdefault(prefix + "num_batches_tracked", torch.tensor(0))
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
     def _check_ndim(self, x: Tensor) -> None:
         if x.ndim not in self._ndims:
             wanted = " or ".join(f"{n}D" for n in self._ndims)
@@ -412,8 +420,11 @@ def fold_batch_norm(conv: nn.Module, bn: nn.Module) -> nn.Module:
         bn: the `BatchNorm` after it, ours or torch's, in eval mode and with running statistics.
 
     Raises:
+        TypeError: if ``conv`` is neither.
         ValueError: if ``bn`` is training or keeps no running statistics, or the channels differ.
     """
+    if not isinstance(conv, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        raise TypeError(f"conv must be a Linear, Conv1d, Conv2d or Conv3d, got {type(conv).__name__}")
     folded: Any = copy.deepcopy(conv)
     b: Any = bn
     if b.training or b.running_mean is None:

@@ -1,0 +1,296 @@
+"""The layers against their namesakes in torch.nn: the same constructor, state, behaviour and errors."""
+
+import copy
+import io
+import pickle
+import warnings
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from normtut import layers
+
+X2, X3, X4, X5 = (3, 6), (3, 6, 4), (3, 6, 4, 5), (3, 6, 4, 2, 3)
+# class, arguments, shape of an input
+LAYERS = [
+    ("BatchNorm1d", {"num_features": 6}, X2),
+    ("BatchNorm1d", {"num_features": 6, "momentum": None}, X3),
+    ("BatchNorm2d", {"num_features": 6, "eps": 0.1, "momentum": 0.3}, X4),
+    ("BatchNorm2d", {"num_features": 6, "affine": False}, X4),
+    ("BatchNorm2d", {"num_features": 6, "track_running_stats": False}, X4),
+    ("BatchNorm3d", {"num_features": 6}, X5),
+    ("InstanceNorm1d", {"num_features": 6}, X3),
+    ("InstanceNorm1d", {"num_features": 6, "affine": True}, X3[1:]),
+    ("InstanceNorm2d", {"num_features": 6, "affine": True, "track_running_stats": True}, X4),
+    ("InstanceNorm2d", {"num_features": 6, "track_running_stats": True, "momentum": None}, X4[1:]),
+    ("InstanceNorm3d", {"num_features": 6, "eps": 0.1}, X5),
+    ("LayerNorm", {"normalized_shape": 5}, X4),
+    ("LayerNorm", {"normalized_shape": [4, 5], "bias": False}, X4),
+    ("LayerNorm", {"normalized_shape": (4, 5), "elementwise_affine": False, "eps": 0.1}, X4),
+    ("GroupNorm", {"num_groups": 3, "num_channels": 6}, X4),
+    ("GroupNorm", {"num_groups": 1, "num_channels": 6, "affine": False}, X2),
+    ("RMSNorm", {"normalized_shape": 5}, X4),
+    ("RMSNorm", {"normalized_shape": (4, 5), "eps": 0.1, "elementwise_affine": False}, X4),
+]
+IDS = [f"{name}-{'-'.join(map(str, list(kw.values())[1:]))}" for name, kw, _ in LAYERS]
+every_layer = pytest.mark.parametrize(("name", "kwargs", "shape"), LAYERS, ids=IDS)
+
+
+def _pair(name, kwargs, dtype=torch.float64):
+    """Theirs and ours, with the same parameters, none of them 0 or 1."""
+    theirs, ours = (getattr(lib, name)(**kwargs, dtype=dtype) for lib in (nn, layers))
+    with torch.no_grad():
+        for p in theirs.parameters():
+            p.uniform_(0.5, 1.5)
+    ours.load_state_dict(theirs.state_dict())
+    return theirs, ours
+
+
+def _step(layer, x):
+    x = x.clone().requires_grad_()
+    layer.zero_grad()
+    y = layer(x)
+    (y * torch.linspace(-1, 2, y.numel(), dtype=y.dtype).view_as(y)).sum().backward()
+    return y, x.grad, *(p.grad for p in layer.parameters())
+
+
+@every_layer
+def test_training_and_eval_are_torchs(name, kwargs, shape):
+    theirs, ours = _pair(name, kwargs)
+    for training in (True, True, False, True):
+        theirs.train(training)
+        ours.train(training)
+        x = 2 * torch.randn(shape, dtype=torch.float64) + 1
+        torch.testing.assert_close(_step(ours, x), _step(theirs, x))
+        torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
+@every_layer
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_the_same_construction(name, kwargs, shape, dtype):
+    theirs, ours = (getattr(lib, name)(**kwargs, dtype=dtype) for lib in (nn, layers))
+    assert repr(ours) == repr(theirs) or torch.__version__ < "2.9"  # older ones do not print bias
+    for state in ("named_parameters", "named_buffers"):
+        a, b = dict(getattr(ours, state)()), dict(getattr(theirs, state)())
+        assert list(a) == list(b)
+        for key in a:
+            assert (a[key].dtype, a[key].shape) == (b[key].dtype, b[key].shape)
+            assert torch.equal(a[key], b[key])
+    on_meta = getattr(layers, name)(**kwargs, device="meta")
+    assert all(t.is_meta for t in on_meta.state_dict().values())
+
+
+@every_layer
+def test_state_dicts_load_strictly_both_ways_and_copies_are_independent(name, kwargs, shape):
+    theirs, ours = _pair(name, kwargs)
+    x = torch.randn(shape, dtype=torch.float64)
+    theirs(x)
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    fresh = getattr(nn, name)(**kwargs, dtype=torch.float64)
+    fresh.load_state_dict(ours.state_dict(), strict=True)
+    for twin in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours)), _saved(ours)):
+        torch.testing.assert_close(twin.eval()(x), theirs.eval()(x))
+        with torch.no_grad():
+            for t in twin.state_dict().values():
+                t.add_(1)
+        torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
+def _saved(layer):
+    file = io.BytesIO()
+    torch.save(layer, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+def test_a_state_dict_from_before_num_batches_tracked():
+    ours = layers.BatchNorm2d(3)
+    old = {k: v for k, v in nn.BatchNorm2d(3).state_dict().items() if k != "num_batches_tracked"}
+    assert ours.load_state_dict(old).missing_keys == []
+    assert ours.num_batches_tracked == 0
+
+
+@pytest.mark.parametrize("kind", ["BatchNorm", "InstanceNorm"])
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+@pytest.mark.parametrize("kwargs", [{}, {"affine": True, "track_running_stats": True}, {"affine": False}])
+@pytest.mark.parametrize("training", [True, False])
+def test_the_same_error_for_every_shape(kind, ndim, kwargs, training):
+    mended = 0
+    for axes in range(7):
+        for channels in (2, 3):
+            shape = (2, 3, 4, 5, 2, 2)[:axes]
+            results = []
+            for lib in (nn, layers):
+                layer = getattr(lib, f"{kind}{ndim}d")(channels, **kwargs).train(training)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error")
+                    try:
+                        results.append(layer(torch.zeros(shape)).shape)
+                    except Exception as error:
+                        results.append(type(error))
+            if results[0] is UserWarning:  # a wrong number of channels: torch warns, ours refuses
+                assert results[1] is ValueError
+                mended += 1
+            else:
+                assert results[1] == results[0], (shape, channels)
+    assert mended == (2 if kind == "InstanceNorm" and not kwargs.get("affine") else 0)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda lib: lib.GroupNorm(3, 4), r"num_channels \(4\) must be divisible by num_groups \(3\)"),
+        (lambda lib: lib.BatchNorm2d(3)(torch.zeros(1, 3, 1, 1)), "more than 1 value per channel"),
+        (lambda lib: lib.InstanceNorm1d(3)(torch.zeros(2, 3, 1)), "more than 1 (spatial element|position)"),
+        (lambda lib: lib.BatchNorm1d(3)(torch.zeros(2, 3, 4, 5)), "expected 2D or 3D input"),
+        (lambda lib: lib.InstanceNorm2d(3, affine=True)(torch.zeros(2, 4, 5, 5)), "match num_features"),
+    ],
+)
+@pytest.mark.parametrize("lib", [nn, layers], ids=["torch", "ours"])
+def test_messages(lib, make, says):
+    with pytest.raises(ValueError, match=says):
+        make(lib)
+
+
+def test_no_groups_is_an_error_and_not_a_division_by_zero():
+    with pytest.raises(ValueError, match=r"num_groups \(0\)"):
+        layers.GroupNorm(0, 4)
+
+
+@pytest.mark.parametrize("name", ["BatchNorm2d", "InstanceNorm2d"])
+def test_an_empty_batch_leaves_the_running_statistics_alone(name):
+    """torch's instance norm turns its own into NaN."""
+    layer = getattr(layers, name)(3, track_running_stats=True)
+    assert layer(torch.zeros(0, 3, 4, 4)).shape == (0, 3, 4, 4)
+    assert torch.equal(layer.running_mean, torch.zeros(3))
+    assert torch.equal(layer.running_var, torch.ones(3))
+
+
+def test_momentum_none_is_the_average_of_all_batches():
+    layer = layers.BatchNorm1d(2, momentum=None)
+    batches = torch.randn(5, 8, 2) + torch.arange(5.0)[:, None, None]
+    for batch in batches:
+        layer(batch)
+    torch.testing.assert_close(layer.running_mean, batches.mean((0, 1)))
+    torch.testing.assert_close(layer.running_var, batches.var(1).mean(0))
+    layer.reset_running_stats()
+    assert (layer.running_mean.sum(), layer.running_var.sum(), layer.num_batches_tracked) == (0, 2, 0)
+
+
+def test_statistics_of_the_running_average_get_no_gradient():
+    layer = layers.BatchNorm1d(2)
+    layer(torch.randn(4, 2, requires_grad=True)).sum().backward()
+    assert not layer.running_mean.requires_grad
+    assert layer.running_mean.grad_fn is None
+
+
+@pytest.fixture
+def resnets():
+    torch.manual_seed(0)
+    theirs = torchvision.models.resnet18(num_classes=5)
+    return theirs, layers.replace_norms(copy.deepcopy(theirs))
+
+
+def test_a_resnet_with_our_layers_gives_the_same_outputs_and_the_same_training_step(resnets):
+    theirs, ours = resnets
+    assert sum(type(m) is layers.BatchNorm2d for m in ours.modules()) == 20
+    assert not any(type(m) is nn.BatchNorm2d for m in ours.modules())
+    x, labels = torch.rand(4, 3, 64, 64).double(), torch.tensor([0, 1, 2, 3])
+    for model in resnets:
+        model.double()  # in float32 rounding alone grows a thousandfold over 20 layers and two steps
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        for _ in range(2):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), labels).backward()
+            optimizer.step()
+    assert _distance(ours.state_dict(), theirs.state_dict()) < 1e-9
+    with torch.no_grad():
+        torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
+
+
+def _distance(a, b):
+    return max(((a[k] - b[k]).abs().max() / b[k].abs().max().clamp(min=1)).item() for k in b)
+
+
+def test_replacing_keeps_the_parameters_and_what_hangs_on_them(resnets):
+    theirs, ours = resnets
+    before = [id(p) for p in ours.parameters()]
+    seen = []
+    ours.bn1.register_forward_hook(lambda *_: seen.append(1))
+    back = layers.replace_norms(ours, back=True)
+    assert back is ours
+    assert [id(p) for p in ours.parameters()] == before
+    assert type(ours.bn1) is nn.BatchNorm2d
+    x = torch.rand(1, 3, 32, 32)
+    assert torch.equal(ours.eval()(x), theirs.eval()(x))
+    assert seen == [1]
+
+
+def test_replacing_a_transformer_and_a_bare_layer():
+    model = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, dropout=0.0)
+    x = torch.randn(2, 5, 16)
+    expected = model(x)
+    layers.replace_norms(model)
+    assert type(model.norm1) is layers.LayerNorm
+    torch.testing.assert_close(model(x), expected)
+    assert type(layers.replace_norms(nn.RMSNorm(3))) is layers.RMSNorm
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: (nn.Conv1d(3, 6, 3), nn.BatchNorm1d(6), (2, 3, 9)),
+        lambda: (nn.Conv2d(4, 6, 3, groups=2, padding=1, bias=False), layers.BatchNorm2d(6), (2, 4, 9, 9)),
+        lambda: (nn.Conv3d(3, 6, 1), layers.BatchNorm3d(6, affine=False), (2, 3, 4, 4, 4)),
+        lambda: (nn.Linear(3, 6), layers.BatchNorm1d(6), (4, 3)),
+    ],
+)
+def test_folding_a_batch_norm(make):
+    conv, bn, shape = make()
+    x = torch.randn(shape)
+    for _ in range(3):
+        bn(conv(x))
+    with torch.no_grad():
+        for p in bn.parameters():
+            p.uniform_(0.5, 1.5)
+    weight = conv.weight.clone()
+    folded = layers.fold_batch_norm(conv, bn.eval())
+    torch.testing.assert_close(folded(x), bn(conv(x)), rtol=1e-5, atol=1e-5)
+    assert torch.equal(conv.weight, weight)
+
+
+@pytest.mark.parametrize(
+    ("bn", "says"),
+    [
+        (layers.BatchNorm2d(6), "eval"),
+        (layers.BatchNorm2d(6, track_running_stats=False).eval(), "running statistics"),
+        (layers.BatchNorm2d(5).eval(), "6 output channels, but bn has 5"),
+    ],
+)
+def test_what_cannot_be_folded(bn, says):
+    with pytest.raises(ValueError, match=says):
+        layers.fold_batch_norm(nn.Conv2d(3, 6, 3), bn)
+
+
+def test_a_transposed_convolution_is_refused():
+    with pytest.raises(TypeError, match="ConvTranspose2d"):
+        layers.fold_batch_norm(nn.ConvTranspose2d(6, 6, 3), layers.BatchNorm2d(6).eval())
+
+
+COMPILED = [LAYERS[i] for i in (2, 8, 12, 14, 16)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "kwargs", "shape"), COMPILED, ids=[name for name, *_ in COMPILED])
+def test_compiled(name, kwargs, shape):
+    torch._dynamo.reset()
+    theirs, ours = _pair(name, kwargs)
+    compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")
+    for training in (True, False):
+        ours.train(training)
+        theirs.train(training)
+        x = torch.randn(shape, dtype=torch.float64)
+        torch.testing.assert_close(_step(compiled, x), _step(theirs, x))
+        torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
