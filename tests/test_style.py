@@ -1,0 +1,568 @@
+"""The style network, its losses, its training and its command."""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from normtut import data, denormalize, moments, normalize
+from normtut.functional import adain
+from normtut.style import StyleNetwork, StyleTransfer, Teacher, cli, content_distance, style_distance
+from normtut.style.transfer import WEIGHTS
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def model() -> StyleTransfer:
+    return StyleTransfer.pretrained()
+
+
+def photo(name: str = "cat", size: int = 96) -> Tensor:
+    x = data.photos(name)[name][None] / 255
+    return torch.nn.functional.interpolate(x, size=(size, size), mode="bilinear", antialias=True).clamp(0, 1)
+
+
+def style(name: str = "strokes") -> Tensor:
+    return data.styles(name)[name][None] / 255
+
+
+def busy(network: StyleNetwork) -> StyleNetwork:
+    """An untrained network whose last layer, zero by design, is not."""
+    torch.nn.init.normal_(network.painter.out.weight, std=0.1)
+    return network
+
+
+# ---- the network
+
+
+def test_an_untrained_network_is_adain_on_pixels() -> None:
+    content, like = photo(), style()
+    torch.testing.assert_close(StyleNetwork()(content, like), adain(content, like), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_every_layer_is_moments_normalize_denormalize(offset: float) -> None:
+    network = busy(StyleNetwork())
+    content = torch.rand(2, 3, 24, 20) + offset
+    statistics = network.statistics(torch.rand(2, 3, 16, 16))
+    seen: list[tuple[Tensor, Tensor]] = []
+    painted = network.painter(content, statistics, seen=seen)
+    assert [mean.shape[1] for mean, _ in seen] == network.painter.channels
+    mean, std = moments(content, (2, 3), eps=1e-5)
+    torch.testing.assert_close(seen[0], (mean, std), rtol=1e-4, atol=1e-4)
+
+    # The first layer by the book's own three functions, all others as they are.
+    pixels = denormalize(normalize(content, mean, std), *statistics[0])
+    statistics[0] = (torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1))
+    seen[0] = statistics[0]
+    features = network.painter.down(torch.relu(network.painter.stem(content)))
+    mean, std = moments(features, (2, 3), eps=1e-5)
+    torch.testing.assert_close(seen[1], (mean, std), rtol=1e-3, atol=1e-3)
+    assert pixels.shape == painted.shape
+
+
+def test_what_was_seen_can_be_given() -> None:
+    network = busy(StyleNetwork())
+    content, statistics = torch.rand(1, 3, 40, 36), network.statistics(torch.rand(1, 3, 32, 32))
+    seen: list[tuple[Tensor, Tensor]] = []
+    painted = network.painter(content, statistics, seen=seen)
+    torch.testing.assert_close(
+        network.painter(content, statistics, given=seen), painted, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_gradients_reach_every_parameter() -> None:
+    network = busy(StyleNetwork())
+    network(torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)).square().mean().backward()
+    # A bias before a norm moves nothing: its mean is removed at once (chapter 13).
+    idle = ("painter.down.bias", "painter.up1.bias", "painter.up2.bias", "painter.blocks")
+    for name, p in network.named_parameters():
+        assert p.grad is not None, name
+        assert p.grad.isfinite().all(), name
+        assert p.grad.abs().max() > 0 or (name.startswith(idle) and name.endswith("bias")), name
+
+
+def test_constant_images_have_finite_gradients() -> None:
+    """sqrt(var) without eps would answer NaN here."""
+    network = busy(StyleNetwork())
+    content = torch.full((1, 3, 32, 32), 0.5, requires_grad=True)
+    network(content, torch.zeros(1, 3, 32, 32)).sum().backward()
+    assert content.grad is not None
+    assert content.grad.isfinite().all()
+
+
+# ---- stylize
+
+
+@pytest.mark.parametrize(("h", "w"), [(1, 1), (1, 9), (2, 3), (7, 64), (63, 65), (97, 130)])
+def test_any_size(model: StyleTransfer, h: int, w: int) -> None:
+    content = torch.rand(1, 3, h, w)
+    painted = model.stylize(content, torch.rand(1, 3, max(1, w - 2), h))
+    assert painted.shape == content.shape
+    assert painted.isfinite().all()
+    assert 0 <= painted.min() <= painted.max() <= 1
+
+
+def test_a_batch_is_its_pictures(model: StyleTransfer) -> None:
+    contents = torch.cat([photo("cat"), photo("coffee")])
+    styles = torch.cat([style("waves"), style("mosaic")])
+    together = model.stylize(contents, styles)
+    for i in range(2):
+        alone = model.stylize(contents[i : i + 1], styles[i : i + 1])
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=0, atol=1e-4)
+    one_style = model.stylize(contents, style("waves"))
+    torch.testing.assert_close(one_style[:1], together[:1], rtol=0, atol=1e-4)
+    assert model.stylize(torch.empty(0, 3, 8, 8), style()).shape == (0, 3, 8, 8)
+
+
+def test_the_style_is_painted(model: StyleTransfer) -> None:
+    """Channel statistics of the picture move to those of the style, far from where the content's were."""
+    content = photo("astronaut", 192)
+    for name in ("strokes", "mosaic", "waves"):
+        like = style(name)
+        picture = model.stylize(content, like)
+        wanted, had, got = (torch.cat(moments(x, (2, 3))).flatten() for x in (like, content, picture))
+        assert (got - wanted).norm() < 0.5 * (had - wanted).norm(), name
+
+
+def test_alpha_goes_from_the_content_to_the_style(model: StyleTransfer) -> None:
+    content, like = photo(size=128), style("mosaic")
+    pictures = [model.stylize(content, like, a) for a in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    away = [(p - content).square().mean().sqrt().item() for p in pictures]
+    assert away == sorted(away)
+    assert away[0] < 0.08
+    assert away[-1] > 2 * away[0]
+    # At 0, the style does not count; and a content in its own style is the same thing.
+    torch.testing.assert_close(model.stylize(content, style("waves"), 0.0), pictures[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(model.stylize(content, content), pictures[0], rtol=0, atol=1e-4)
+
+
+def test_several_styles(model: StyleTransfer) -> None:
+    content, a, b = photo(), style("strokes"), style("mosaic")
+    only_a = model.stylize(content, a)
+    torch.testing.assert_close(model.stylize(content, [a, b], weights=[2, 0]), only_a, rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.stylize(content, [a, a]), only_a, rtol=0, atol=1e-5)
+    both = model.stylize(content, [a, b])
+    torch.testing.assert_close(both, model.stylize(content, [b, a], weights=[0.1, 0.1]), rtol=0, atol=1e-5)
+    assert (both - only_a).abs().mean() > 0.01
+    assert (both - model.stylize(content, b)).abs().mean() > 0.01
+
+
+def test_preserved_colour(model: StyleTransfer) -> None:
+    content, like = photo("coffee"), style("waves")
+    kept = model.stylize(content, like, preserve_color=True)
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    hue = content - (content * luma).sum(1, keepdim=True)
+    got = kept - (kept * luma).sum(1, keepdim=True)
+    unclipped = ((kept > 0) & (kept < 1)).all(1, keepdim=True).expand_as(kept)
+    assert unclipped.float().mean() > 0.5
+    torch.testing.assert_close(got[unclipped], hue[unclipped], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("h", "w"), [(300, 513), (640, 255)])
+def test_tiles_have_no_seams(model: StyleTransfer, h: int, w: int) -> None:
+    """The tiles of a large picture equal the picture painted whole with the same statistics."""
+    torch.manual_seed(1)
+    content = torch.nn.functional.interpolate(torch.rand(1, 3, 20, 30), size=(h, w), mode="bicubic").clamp(
+        0, 1
+    )
+    like = style("mosaic")
+    tiled = model.stylize(content, like, max_pixels=256**2)
+    network, seen = model.network, []
+    scale = (256**2 / (h * w)) ** 0.5
+    small = torch.nn.functional.interpolate(
+        content, size=(int(h * scale), int(w * scale)), mode="bilinear", antialias=True
+    ).clamp(0, 1)
+    with torch.inference_mode():
+        like = torch.nn.functional.interpolate(like, size=(256, 256), mode="bilinear", antialias=True)
+        statistics = network.statistics(like.clamp(0, 1))
+        network.painter(small, statistics, seen=seen)
+        whole = network.painter(content, statistics, given=seen).clamp(0, 1)
+    torch.testing.assert_close(tiled, whole, rtol=0, atol=2e-4)
+    # And it is close to what the picture's own statistics give.
+    own = model.stylize(content, like)
+    assert (tiled - own).abs().mean() < 0.1
+
+
+def test_dtype_device_and_memory_are_the_callers(model: StyleTransfer) -> None:
+    content, like = photo(size=48).double(), style().double()
+    before = content.clone()
+    painted = model.stylize(content, like)
+    assert painted.dtype == torch.float64
+    assert painted.is_contiguous()
+    assert torch.equal(content, before)
+    assert not painted.requires_grad
+    half = model.stylize(content.bfloat16(), like.bfloat16())
+    assert half.dtype == torch.bfloat16
+    assert (half - painted).abs().mean() < 0.02
+    flipped = content.flip(3).transpose(2, 3)
+    torch.testing.assert_close(model.stylize(flipped, like), model.stylize(flipped.contiguous(), like))
+
+
+def test_twice_the_same(model: StyleTransfer) -> None:
+    assert torch.equal(model.stylize(photo(), style()), model.stylize(photo(), style()))
+
+
+GOOD = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"content": (GOOD * 255).byte()}, TypeError, "content must be floating point.*uint8.*divide"),
+        ({"content": np.zeros((1, 3, 4, 4))}, TypeError, "content must be a tensor, got ndarray"),
+        ({"content": GOOD[0]}, ValueError, r"content must have shape \(N, 3, H, W\), got \(3, 16, 16\)"),
+        ({"style": GOOD[:, :1]}, ValueError, r"style must have shape \(N, 3, H, W\), got \(2, 1, 16, 16\)"),
+        ({"style": GOOD[..., :0]}, ValueError, r"style must have shape"),
+        ({"content": GOOD * 2 - 1}, ValueError, r"content must have values in \[0, 1\], got -"),
+        ({"content": GOOD.clone().fill_(float("nan"))}, ValueError, r"content must have values in \[0, 1\]"),
+        ({"style": GOOD * 255}, ValueError, r"style must have values in \[0, 1\]"),
+        ({"style": GOOD[:0]}, ValueError, "style must hold 1 image or as many as content, 2; got 0"),
+        ({"style": torch.cat([GOOD, GOOD[:1]])}, ValueError, "got 3"),
+        ({"style": []}, ValueError, "at least one image"),
+        ({"style": [GOOD, GOOD[0]]}, ValueError, "style must have shape"),
+        ({"alpha": 1.5}, ValueError, "alpha must be between 0 and 1, got 1.5"),
+        ({"alpha": float("nan")}, ValueError, "alpha must be between 0 and 1, got nan"),
+        ({"weights": [1, 2]}, ValueError, "weights must be as many as styles, 1; got 2"),
+        ({"weights": [-1]}, ValueError, "weights must be >= 0"),
+        ({"weights": [0.0]}, ValueError, "not all 0"),
+        ({"max_pixels": 100}, ValueError, "max_pixels must be at least 65536, got 100"),
+    ],
+)
+def test_bad_input(model: StyleTransfer, change: dict, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        model.stylize(**{"content": GOOD, "style": GOOD, **change})
+
+
+def test_weights(tmp_path: Path) -> None:
+    assert WEIGHTS.stat().st_size <= 5e6
+    card = WEIGHTS.with_name("MODEL_CARD.md").read_text()
+    for word in ("PACS", "BSDS500", "Limits", "License"):
+        assert word in card
+    with pytest.raises(FileNotFoundError, match="no weights at"):
+        StyleTransfer.pretrained(tmp_path / "none.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes(WEIGHTS.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="does not hold the weights"):
+        StyleTransfer.pretrained(tmp_path / "cut.safetensors")
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="does not hold the weights"):
+        StyleTransfer.pretrained(tmp_path / "other.safetensors")
+
+
+# ---- styles
+
+
+def test_styles() -> None:
+    pictures = data.styles()
+    assert len(pictures) >= 6
+    for name, picture in pictures.items():
+        assert picture.dtype == torch.uint8, name
+        assert picture.shape[0] == 3, name
+        assert min(picture.shape[1:]) >= 300, name
+        assert picture.float().std() > 20, name
+    small = [
+        torch.nn.functional.interpolate(p[None].float(), size=(64, 64), mode="area")
+        for p in pictures.values()
+    ]
+    for i, a in enumerate(small):
+        for b in small[:i]:
+            assert (a - b).abs().mean() > 20
+    pictures["waves"][:] = 0  # yours to change: the next call is not affected
+    assert data.styles("waves")["waves"].any()
+    with pytest.raises(KeyError, match="no style named 'wave'; there are strokes, mosaic"):
+        data.styles("wave")
+
+
+# ---- the losses
+
+
+@pytest.mark.parametrize(("build", "layers"), [("vgg16", 8), ("vgg19", 9)])
+def test_the_teacher_is_torchvisions_vgg(build: str, layers: int) -> None:
+    vgg = getattr(torchvision.models, build)(weights=None).eval()
+    teacher = Teacher(vgg.state_dict())
+    assert len(teacher.convs) == layers
+    x = torch.rand(2, 3, 32, 40)
+    z = torchvision.transforms.functional.normalize(x, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    taps, features = [], z
+    with torch.no_grad():
+        for i, module in enumerate(vgg.features[: 21 if build == "vgg19" else 19]):
+            features = module(features)
+            if i in (1, 6, 11) or features.shape[1] == 512:
+                taps.append(features)
+        look = teacher(x)
+    torch.testing.assert_close(look.features, taps[-1])
+    for seen, tap in zip(look.statistics, [*taps[:3], taps[-1]], strict=True):
+        torch.testing.assert_close(seen[:, 0], tap.mean((2, 3)), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            seen[:, 1] ** 2, tap.var((2, 3), correction=0) + 1e-5, rtol=1e-4, atol=1e-6
+        )
+    for variance, tap in zip(look.variances, [*taps[:3], taps[-1]], strict=True):
+        torch.testing.assert_close(variance, tap.flatten(1).var(1, correction=0), rtol=1e-3, atol=2e-5)
+
+
+def test_the_losses() -> None:
+    teacher = Teacher(narrow_vgg())
+    x = photo(size=64)
+    look, other = teacher(x), teacher(photo("coffee", 64))
+    assert content_distance(look, look).item() == style_distance(look, look).item() == 0
+    by_hand = (other.features - look.features).square().mean() / look.features.var(correction=0)
+    assert content_distance(other, look).item() == pytest.approx(by_hand.item(), rel=1e-3)
+    by_hand = sum(
+        ((a - b).square().mean(2).sum() / v).item()
+        for a, b, v in zip(other.statistics, look.statistics, look.variances, strict=True)
+    )
+    assert style_distance(other, look).item() == pytest.approx(by_hand, rel=1e-5)
+    # Style does not see where things are, content does.
+    mirrored = teacher(x.flip(3).flip(3).flip(2))
+    assert style_distance(mirrored, look).item() < 0.2 * style_distance(other, look).item()
+    assert content_distance(mirrored, look).item() > 0.1
+
+
+def test_teachers_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="torchvision's VGG names"):
+        Teacher({"layer1.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match="without batch norm"):
+        Teacher(torchvision.models.vgg11_bn(weights=None).state_dict())
+
+
+# ---- training
+
+
+def narrow_vgg() -> dict[str, Tensor]:
+    """A VGG-16 trunk with few channels and random weights: quick, and good enough to be looked through."""
+    g, state, c = torch.Generator().manual_seed(0), {}, 3
+    for i, d in {0: 8, 2: 8, 5: 12, 7: 12, 10: 16, 12: 16, 14: 16, 17: 24}.items():
+        state[f"features.{i}.weight"] = torch.randn(d, c, 3, 3, generator=g) * (2 / (9 * c)) ** 0.5
+        state[f"features.{i}.bias"] = torch.zeros(d)
+        c = d
+    return state
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("material")
+    (folder / "content").mkdir()
+    (folder / "style" / "drawn").mkdir(parents=True)
+    for name, x in data.photos("cat", "coffee", "astronaut").items():
+        Image.fromarray(x.permute(1, 2, 0).numpy()).save(folder / "content" / f"{name}.jpg")
+    (folder / "content" / "broken.jpg").write_bytes(b"not a picture")
+    for name, x in data.styles("waves", "mosaic").items():
+        Image.fromarray(x.permute(1, 2, 0).numpy()).save(folder / "style" / "drawn" / f"{name}.png")
+    save_file(narrow_vgg(), folder / "teacher.safetensors")
+    return folder
+
+
+def training(material: Path, out: Path, *more: str) -> list[str]:
+    return [
+        "-m", "normtut.style.train",
+        "--content", str(material / "content"), "--style", str(material / "style"),
+        "--teacher", str(material / "teacher.safetensors"), "--out", str(out), "--batch", "1", "--crop", "32",
+        "--save-every", "0", "--workers", "2", "--device", "cpu", *more,
+    ]  # fmt: skip
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+
+
+def run_training(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_killed_training_ends_with_the_same_weights(material: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    steps = ("--steps", "128", "--large-from", "0.6")
+    done = run_training(training(material, whole, *steps))
+    assert done.returncode == 0, done.stderr
+    assert "skipped" in done.stderr  # the broken picture is named, and training goes on
+    assert "broken.jpg" in done.stderr
+
+    process = subprocess.Popen(
+        [sys.executable, *training(material, parts, *steps)], env=environment(), stderr=subprocess.DEVNULL
+    )
+    try:
+        end = time.monotonic() + 240
+        while not (parts / "checkpoint.pth").exists():
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    killed_at = torch.load(parts / "checkpoint.pth", weights_only=True)["step"]
+    assert 0 < killed_at < 128
+
+    resumed = run_training(training(material, parts, *steps))
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"at step {killed_at}" in resumed.stderr
+    a, b = load_file(whole / "style.safetensors"), load_file(parts / "style.safetensors")
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+    fresh = StyleNetwork().state_dict()
+    assert (a["painter.out.weight"] - fresh["painter.out.weight"]).abs().max() > 1e-4  # it did learn
+    assert StyleTransfer.pretrained(parts / "style.safetensors").stylize(photo(), style()).isfinite().all()
+    assert (parts / "samples" / "step-000128.jpg").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_training_lowers_the_loss_on_two_processes(material: Path, tmp_path: Path) -> None:
+    command = [
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--standalone",
+        "--local-addr",
+        "127.0.0.1",
+    ]
+    done = run_training([*command, *training(material, tmp_path, "--steps", "192", "--save-every", "999")])
+    assert done.returncode == 0, done.stderr
+    import json
+
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in log] == list(range(32, 193, 32))  # one writer
+    assert log[-1]["style"] < 0.9 * log[0]["style"]
+
+
+def test_training_without_pictures(material: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    command = training(material, tmp_path / "out")
+    command[command.index("--style") + 1] = str(tmp_path / "empty")
+    done = run_training(command)
+    assert done.returncode != 0
+    assert "no images" in done.stderr
+
+
+# ---- the command
+
+
+def stylize(*arguments: object) -> int:
+    parser = argparse.ArgumentParser()
+    cli.add_parser(parser.add_subparsers())
+    args = parser.parse_args(["stylize", *map(str, arguments)])
+    return args.run(args)
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "in.png"
+    Image.fromarray((photo()[0] * 255).byte().permute(1, 2, 0).numpy()).save(path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".TIF", ".bmp"])
+def test_the_command_paints(picture: Path, suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
+    out = picture.with_name("out" + suffix)
+    assert stylize(picture, "waves", "-o", out, "--size", 64) == 0
+    assert "64 × 64" in capsys.readouterr().out
+    with Image.open(out) as image:
+        assert image.size == (64, 64)
+    assert sorted(p.name for p in picture.parent.iterdir()) == sorted(["in.png", out.name])
+
+
+def test_the_command_equals_the_library(picture: Path, model: StyleTransfer) -> None:
+    out = picture.with_name("out.png")
+    assert stylize(picture, picture, "-o", out, "--alpha", 0.5, "--preserve-color") == 0
+    content = torch.from_numpy(np.array(Image.open(picture))).permute(2, 0, 1)[None] / 255
+    expected = model.stylize(content, content, 0.5, preserve_color=True)
+    got = torch.from_numpy(np.array(Image.open(out))).permute(2, 0, 1)[None] / 255
+    assert (got - expected).abs().max() <= 0.51 / 255
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16"])
+def test_pictures_of_every_mode(picture: Path, mode: str) -> None:
+    source = picture.with_name("source.tif" if mode == "CMYK" else "source.png")
+    if mode == "I;16":
+        gray = np.array(Image.open(picture).convert("L"))
+        Image.fromarray(gray.astype(np.uint16) * 257).save(source)
+        read = cli._read(str(source))
+        assert (read - torch.from_numpy(gray) / 255).abs().max() <= 1 / 255
+    else:
+        Image.open(picture).convert(mode).save(source)
+    assert stylize(source, "mosaic", "-o", picture.with_name("out.png")) == 0
+
+
+def test_exif_and_transparency(tmp_path: Path) -> None:
+    image = Image.new("RGB", (8, 4), "red")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    assert cli._read(str(tmp_path / "turned.jpg")).shape == (1, 3, 8, 4)
+    Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert (cli._read(str(tmp_path / "clear.png")) == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["{in}", "waves", "-o", "{dir}/out.png", "--alpha", "1.2"],
+            "--alpha must be between 0 and 1, got 1.2",
+        ),
+        (["{in}", "waves", "-o", "{dir}/out.png", "--alpha", "nan"], "--alpha must be between 0 and 1"),
+        (["{in}", "waves", "-o", "{dir}/out.png", "--size", "0"], "--size must be between"),
+        (["{in}", "waves", "-o", "{dir}/missing/out.png"], "missing does not exist"),
+        (["{in}", "waves", "-o", "{dir}"], "unknown output format|is a folder"),
+        (["{in}", "waves", "-o", "{dir}/out.xyz"], "unknown output format .xyz"),
+        (["{in}", "waves", "-o", "{dir}/out"], "unknown output format"),
+        (["{dir}/none.png", "waves", "-o", "{dir}/out.png"], "there is no file .*none.png"),
+        (["{in}", "wave", "-o", "{dir}/out.png"], "there is no file wave, and no style named 'wave'"),
+        (["{dir}/text.png", "waves", "-o", "{dir}/out.png"], "cannot read .*text.png"),
+        (["{dir}/cut.png", "waves", "-o", "{dir}/out.png"], "cannot read .*cut.png"),
+        (["{in}", "waves", "-o", "{in}"], "exists already; --force"),
+    ],
+)
+def test_the_command_says_what_is_wrong(
+    picture: Path, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = picture.parent
+    (folder / "text.png").write_text("no picture")
+    (folder / "cut.png").write_bytes(picture.read_bytes()[:2000])
+    before = {p: p.read_bytes() for p in folder.iterdir()}
+    assert stylize(*(a.format(dir=folder, **{"in": picture}) for a in arguments)) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("normtut stylize: ")
+    assert message.count("\n") == 1
+    import re
+
+    assert re.search(words, message), message
+    assert {p: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_force_and_a_failing_disk(picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = picture.read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", full)
+        assert stylize(picture, "waves", "-o", picture, "--force") == 2
+    assert picture.read_bytes() == before
+    assert [p.name for p in picture.parent.iterdir()] == ["in.png"]
+    assert stylize(picture, "waves", "-o", picture, "--force") == 0
+    assert picture.read_bytes() != before
