@@ -27,9 +27,11 @@ __all__ = [
     "axes_explorer",
     "axes_picture",
     "bars",
+    "by_rank",
     "curves",
     "histograms",
     "index_sets",
+    "orientations",
     "painted",
     "roundtrip_errors",
     "setup",
@@ -276,6 +278,68 @@ def bars(
             ax.set(xlim=(0, 1.15), xticks=(0, 0.5, 1))
             ax.xaxis.set_major_formatter("{x:.0%}")
     return fig
+
+
+def by_rank(panels: Mapping[str, Sequence[Tensor]], *, ylabel: str = "running variance") -> Figure:
+    """Draw one vector for each process as dots, channel by channel, one panel for each way to get them.
+
+    Args:
+        panels: ``{title: [vector of rank 0, vector of rank 1, …]}``, all of the same length.
+        ylabel: what the vectors hold.
+    """
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(1, len(panels), squeeze=False, sharey=True, figsize=(3.4 * len(panels), 2.8))
+    for ax, (title, vectors) in zip(axes.flat, panels.items(), strict=True):
+        for rank, (v, marker, size) in enumerate(zip(vectors, "os^D", (90, 30, 30, 30), strict=False)):
+            ax.scatter(range(len(v)), v.tolist(), size, COLORS[rank], marker, label=f"rank {rank}", zorder=3)
+        ax.set(title=title, xlabel="channel", xticks=range(len(v)))
+    axes[0, 0].set_ylabel(ylabel)
+    axes[0, 0].legend()
+    return fig
+
+
+def orientations(panels: Mapping[str, Tensor], *, ncols: int, width: float = 2.4) -> Figure:
+    """Draw pictures, and gradient histograms as strokes, side by side.
+
+    A cell of a histogram becomes a star: one stroke along the edges of each direction, the darker the more of
+    them there are.
+
+    Args:
+        panels: ``{title: tensor}``, pictures (3, H, W) in [0, 1], or histograms (bins, rows, columns), drawn
+            white at 0 and black from 1 on. The bins divide the directions from 0 to π of the gradient.
+        ncols: panels in a row.
+        width: of one panel, in inches.
+    """
+    import matplotlib.pyplot as plt
+
+    nrows = math.ceil(len(panels) / ncols)
+    size = (width * ncols, (width + 0.25) * nrows)
+    fig, axes = plt.subplots(nrows, ncols, squeeze=False, figsize=size)
+    for ax, (title, x) in zip(axes.flat, panels.items(), strict=False):
+        ax.set_title(title, fontsize=10)
+        ax.set_axis_off()
+        if x.shape[0] == 3:
+            ax.imshow(_as_picture(title, x, clip=False))
+        else:
+            _strokes(ax, x.detach().double().cpu().numpy())
+    return fig
+
+
+def _strokes(ax: Axes, histogram: np.ndarray) -> None:
+    from matplotlib.collections import LineCollection
+
+    bins, rows, columns = histogram.shape
+    edge = np.pi * (np.arange(bins) + 0.5) / bins + np.pi / 2  # an edge is at right angles to its gradient
+    step = 0.45 * np.stack([np.cos(edge), np.sin(edge)], axis=-1)
+    row, column = np.mgrid[:rows, :columns]
+    center = np.stack([column, row], axis=-1)[None]
+    ends = np.stack([center - step[:, None, None], center + step[:, None, None]], axis=-2)
+    strength = histogram.clip(0, 1).reshape(-1)
+    order = strength.argsort()[(strength < 0.1).sum() :]  # the strong ones on top, the faintest not at all
+    gray = np.repeat(1 - strength[order, None], 3, axis=1)
+    ax.add_collection(LineCollection(list(ends.reshape(-1, 2, 2)[order]), colors=gray, linewidths=1.0))
+    ax.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), aspect="equal")
 
 
 def _as_picture(title: object, x: Tensor, clip: bool) -> np.ndarray:

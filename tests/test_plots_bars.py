@@ -1,0 +1,37 @@
+"""The figures of chapters 7 and 8: what is drawn is what was given."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from normtut import plots
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+def test_bars_have_the_lengths_and_the_labels():
+    fig = plots.bars({"a": {"x": 0.25, "y": 1.0}, "b": {"x": 0.5, "y": 0.0}}, marks={"a": 0.1}, percent=True)
+    first, second = fig.axes
+    assert [p.get_width() for p in first.patches] == [0.25, 1.0]
+    assert [p.get_width() for p in second.patches] == [0.5, 0.0]
+    assert [t.get_text() for t in first.texts] == ["25%", "100%"]
+    assert first.lines[0].get_xdata() == [0.1, 0.1]
+    assert not second.lines
+    assert first.yaxis_inverted()  # the first name on top
+
+
+def test_a_stroke_lies_along_the_edge_and_at_its_cell():
+    histogram = torch.zeros(9, 3, 4)
+    histogram[4, 1, 2] = 1.0  # gradient straight down: the edge is horizontal
+    fig = plots.orientations({"picture": torch.rand(3, 8, 8), "strokes": histogram}, ncols=2)
+    (strokes,) = fig.axes[1].collections
+    ((start, end),) = strokes.get_segments()
+    np.testing.assert_allclose((start + end) / 2, [2, 1], atol=1e-12)
+    np.testing.assert_allclose(np.abs(end - start), [0.9, 0], atol=1e-12)
+    np.testing.assert_allclose(strokes.get_colors()[0][:3], 0)
+    assert len(fig.axes[0].images) == 1
