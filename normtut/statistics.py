@@ -380,7 +380,7 @@ class ChannelStats:
                     if not len(total) == len(squares) == len(loaded._min) == len(loaded._max):
                         raise ValueError("numbers of channels differ")
                     setattr(loaded, name, Moments(count, total, squares))
-        except (KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"state is not that of a ChannelStats: {error!r}") from error
         self.__dict__ = loaded.__dict__
         return self

@@ -1,0 +1,650 @@
+"""ChannelStats against exact rational arithmetic, and dataset_stats over every kind of data set."""
+
+import copy
+import io
+import json
+import math
+import os
+import pickle
+import signal
+from decimal import Decimal, localcontext
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+from torchvision import transforms
+from torchvision.transforms import v2
+
+import normtut
+from normtut import ChannelStats, dataset_stats, statistics
+from normtut.data import PhotoPatches
+from normtut.distributed import run_workers
+from normtut.statistics import Moments, exact_sums
+
+PARTS = ("image_means", "image_stds", "batch_stds")
+
+
+def root(x: Fraction) -> float:
+    """The square root of a fraction, by decimal arithmetic with 60 digits."""
+    with localcontext() as context:
+        context.prec = 60
+        return float((Decimal(x.numerator) / Decimal(x.denominator)).sqrt())
+
+
+def mean_std(values: list[Fraction]) -> tuple[float, float]:
+    """By the definition, in fractions."""
+    mean = sum(values) / Fraction(len(values))
+    return float(mean), root(sum((v - mean) ** 2 for v in values) / Fraction(len(values)))
+
+
+def fractions(x: np.ndarray, top: int = 1) -> list[list[Fraction]]:
+    """The values of each channel of (N, C, H, W)."""
+    return [[Fraction(v) / top for v in x[:, c].ravel().tolist()] for c in range(x.shape[1])]
+
+
+def agrees_exactly(stats: ChannelStats, x: np.ndarray, top: int = 1) -> None:
+    channels = fractions(x, top)
+    means, stds = zip(*map(mean_std, channels), strict=True)
+    assert stats.mean == means
+    assert stats.std == stds
+    assert stats.min == tuple(float(min(v)) for v in channels)
+    assert stats.max == tuple(float(max(v)) for v in channels)
+    assert (stats.images, stats.count, stats.channels) == (len(x), len(channels[0]), x.shape[1])
+    of_images = [[mean_std(v) for v in fractions(image[None], top)] for image in x]
+    for part, which in (("image_means", 0), ("image_stds", 1)):
+        for c in range(x.shape[1]):
+            values = [Fraction(image[c][which]) for image in of_images]
+            mean, std = mean_std(values)
+            scale = max(abs(mean), max(map(abs, stats.max + stats.min)), 1e-300)
+            assert getattr(stats, part).mean[c] == pytest.approx(mean, rel=1e-14, abs=1e-14 * scale)
+            assert getattr(stats, part).std[c] == pytest.approx(std, rel=1e-12, abs=1e-14 * scale)
+
+
+shapes = hnp.array_shapes(min_dims=4, max_dims=4, max_side=6)
+levels = shapes.flatmap(lambda s: hnp.arrays(st.sampled_from([np.uint8, np.uint16]), s))
+
+
+def layouts(x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The same images as they may lie in memory."""
+    padded = torch.zeros(*x.shape[:3], 2 * x.shape[3] + 1, dtype=x.dtype)
+    padded[..., 1::2] = x
+    return {
+        "contiguous": x.contiguous(),
+        "channels last": x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2),
+        "rows and columns swapped": x.transpose(2, 3).contiguous().transpose(2, 3),
+        "every second column": padded[..., 1::2],
+        "more batch axes": x.contiguous()[:, None],
+    }
+
+
+# -- exactness ------------------------------------------------------------------------------------------
+
+
+@given(levels)
+@example(np.full((2, 1, 3, 3), 255, np.uint8))
+@example(np.zeros((1, 3, 1, 1), np.uint16))
+def test_integer_pixels_give_the_correctly_rounded_statistics(x):
+    top = np.iinfo(x.dtype).max
+    stats = ChannelStats(x)
+    agrees_exactly(stats, x, top)
+    if x.dtype == np.uint8:
+        for name, view in layouts(torch.from_numpy(x)).items():
+            assert ChannelStats(view) == stats, name
+
+
+@given(
+    st.sampled_from([np.float16, np.float32, np.float64]).flatmap(
+        lambda dtype: shapes.flatmap(
+            lambda s: hnp.arrays(dtype, s, elements={"min_value": -60000, "max_value": 60000})
+        )
+    )
+)
+@example(np.array([1e140, -1e140, 1.0, 1e-140]).reshape(1, 1, 2, 2))
+@example(np.array([1e-140, 3e-140]).reshape(2, 1, 1, 1))
+@example(np.float64([1e16, 1.0, -1e16, 0.1]).reshape(1, 1, 2, 2))
+def test_floats_give_the_correctly_rounded_statistics(x):
+    stats = ChannelStats(x)
+    channels = fractions(x)
+    means, stds = zip(*map(mean_std, channels), strict=True)
+    assert stats.mean == means
+    # Squares of numbers 2⁵⁰⁰ times smaller than the largest are lost; they are beyond any digit of the sum.
+    assert stats.std == stds
+    assert stats.min == tuple(float(min(v)) for v in channels)
+    assert stats.max == tuple(float(max(v)) for v in channels)
+
+
+def test_bfloat16_and_requires_grad_are_fine():
+    x = torch.randn(2, 3, 4, 5).bfloat16()
+    assert ChannelStats(x.requires_grad_()).mean == ChannelStats(x.double()).mean
+
+
+@given(
+    hnp.arrays(
+        np.float64, st.tuples(st.integers(1, 3), st.integers(0, 40)), elements=st.floats(-1e200, 1e200)
+    )
+)
+def test_exact_sums(v):
+    assert list(exact_sums(v)) == [sum(map(Fraction, row), Fraction(0)) for row in v.tolist()]
+
+
+@given(levels, st.data())
+def test_order_batches_and_grouping_do_not_matter(x, data):
+    images = torch.from_numpy(x.astype(np.uint8) if x.dtype == np.uint8 else x)
+    floats = torch.from_numpy((x / 7.0 - 3).astype(np.float32))
+    order = data.draw(st.permutations(range(len(x))))
+    cut = data.draw(st.integers(0, len(x)))
+    for batch in (images, floats):
+        whole = ChannelStats(batch)
+        one_by_one = ChannelStats(*(batch[i : i + 1] for i in order))
+        left, right = ChannelStats(batch[:cut]), ChannelStats(batch[cut:])
+        for other in (one_by_one, left + right, right + left, ChannelStats().merge(right).merge(left)):
+            same(other, whole)
+        assert left + right == right + left
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 5000, 37), (2, 3, 700, 3), (1, 2, 3, 70000), (3000, 3, 4, 4)])
+@pytest.mark.parametrize("piece", [2**10, 2**19])
+def test_large_images_stay_exact(monkeypatch, shape, piece):
+    # Float32 would lose the last bits if more than 256 squares were added up in it.
+    monkeypatch.setattr(statistics, "_PIECE", piece)
+    x = np.random.default_rng(0).integers(250, 256, shape, dtype=np.uint8)
+    for batch, dtype, top in ((x, np.uint8, 255), (x.astype(np.uint16) * 257, np.uint16, 65535)):
+        for view in list(layouts(torch.from_numpy(batch)).values())[:2] if dtype == np.uint8 else [batch]:
+            stats = ChannelStats(view)
+            for c in range(shape[1]):
+                n, s1 = batch[:, c].size, int(batch[:, c].sum(dtype=np.int64))
+                s2 = int((batch[:, c].astype(np.int64) ** 2).sum())
+                assert stats.mean[c] == float(Fraction(s1, n * top))
+                assert stats.std[c] == root(Fraction(s2 * n - s1 * s1, (n * top) ** 2))
+
+
+def test_large_float_images_stay_exact(monkeypatch):
+    x = torch.rand(3, 2, 40, 50)
+    whole = ChannelStats(x)
+    monkeypatch.setattr(statistics, "_PIECE", 1000)  # less than an image
+    pieces = ChannelStats(x)
+    for name in ("mean", "std", "min", "max"):
+        assert getattr(pieces, name) == getattr(whole, name)
+    assert pieces.image_stds.mean == pytest.approx(whole.image_stds.mean, rel=1e-15)
+
+
+def test_constant_and_nearly_constant_images():
+    x = np.full((1, 1, 1000, 1000), 200, np.uint8)
+    assert ChannelStats(x).std == (0.0,)
+    assert ChannelStats(x).image_stds.mean == (0.0,)
+    x[0, 0, 0, 0] = 201
+    exact = root(Fraction(1, 10**6) * (1 - Fraction(1, 10**6)) / 255**2)
+    assert ChannelStats(x).std == (exact,)
+    assert ChannelStats(x).image_stds.mean[0] == pytest.approx(exact, rel=1e-14)
+
+
+def test_shifted_data_keep_every_digit():
+    """Where Σx²/n − (Σx/n)² in float32 gives a negative variance (pytorch/pytorch #40302)."""
+    x = (torch.randn(4, 1, 100, 100, dtype=torch.float64) + 1e4).float()
+    naive = (x * x).mean() - x.mean() ** 2
+    exact = mean_std(fractions(x.numpy())[0])
+    assert abs(naive.item() - exact[1] ** 2) > 0.5
+    assert (ChannelStats(x).mean[0], ChannelStats(x).std[0]) == exact
+
+
+# -- NIST's Statistical Reference Datasets, univariate: https://www.itl.nist.gov/div898/strd/univ/homepage.html
+
+# Defined by a rule: a centre, then 500 pairs (centre − 0.1, centre + 0.1).
+NUMACC = {
+    "NumAcc1": ([10000001, 10000003, 10000002], "10000002", "1", 15),
+    "NumAcc2": (["1.2", *["1.1", "1.3"] * 500], "1.2", "0.1", 14),
+    "NumAcc3": (["1000000.2", *["1000000.1", "1000000.3"] * 500], "1000000.2", "0.1", 9.4),
+    "NumAcc4": (["10000000.2", *["10000000.1", "10000000.3"] * 500], "10000000.2", "0.1", 8.2),
+}
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "nist_strd.json"
+
+
+def nist(data, mean: str, std: str, digits: float) -> None:
+    x = np.array([float(v) for v in data]).reshape(1, 1, 1, -1)
+    stats = ChannelStats(x)
+    n = x.size
+    # Exact for the data as float64 holds them.
+    assert (stats.mean[0], stats.std[0]) == mean_std(fractions(x)[0])
+    sample_std = stats.std[0] * math.sqrt(n / (n - 1))
+
+    def correct_digits(value: float, certified: str) -> float:
+        error = abs(Fraction(value) - Fraction(certified)) / abs(Fraction(certified))
+        return -math.log10(error) if error else 17.0
+
+    assert correct_digits(stats.mean[0], mean) > 14.5
+    assert correct_digits(sample_std, std) > digits
+
+
+@pytest.mark.parametrize("name", NUMACC)
+def test_nist_generated(name):
+    nist(*NUMACC[name])
+
+
+@pytest.mark.parametrize("name", ["PiDigits", "Lottery", "Lew", "Mavro", "Michelso"])
+def test_nist_observed(name):
+    if not SHARED.exists():
+        pytest.skip("NIST's observed data sets are not part of the project")
+    entry = json.loads(SHARED.read_text())[name]
+    # Mavro and Michelso: the decimals of the data, rounded to float64, allow no more.
+    nist(entry["data"], entry["mean"], entry["std"], {"Mavro": 11.5, "Michelso": 12.5}.get(name, 14.5))
+
+
+# -- what is derived from the sums ----------------------------------------------------------------------
+
+
+def test_law_of_total_variance():
+    x = torch.randint(0, 256, (50, 3, 6, 7), dtype=torch.uint8)
+    stats = ChannelStats(x)
+    for std, means, stds, spread in zip(
+        stats.std, stats.image_means.std, stats.image_stds.mean, stats.image_stds.std, strict=True
+    ):
+        assert std**2 == pytest.approx(stds**2 + spread**2 + means**2, rel=1e-14)
+
+
+def test_batch_stds_are_those_of_the_batches_given():
+    x = torch.rand(10, 3, 4, 4, dtype=torch.float64)
+    batches = [x[:3], x[3:4], x[4:]]
+    stats = ChannelStats(*batches)
+    stds = torch.stack([b.transpose(0, 1).flatten(1).std(1, correction=0) for b in batches])
+    assert stats.batch_stds.count == 3
+    assert stats.batch_stds.mean == pytest.approx(stds.mean(0).tolist(), rel=1e-14)
+    assert stats.batch_stds.std == pytest.approx(stds.std(0, correction=0).tolist(), rel=1e-12)
+
+
+@given(levels, st.floats(-3, 3), st.floats(0.01, 5))
+def test_after_equals_the_statistics_of_the_normalized_images(x, mean, std):
+    stats = ChannelStats(x)
+    top = np.iinfo(x.dtype).max
+    channels = [[(v - Fraction(mean)) / Fraction(std) for v in values] for values in fractions(x, top)]
+    after = stats.after(mean, std)
+    assert list(zip(after.mean, after.std, strict=True)) == [mean_std(v) for v in channels]
+    assert after.max == pytest.approx([float(max(v)) for v in channels], rel=1e-14)
+    assert after.min == pytest.approx([float(min(v)) for v in channels], rel=1e-14)
+    assert after.images == stats.images
+    assert stats.after(0.0, 1.0) == stats
+
+
+def test_after_predicts_what_torchvision_does():
+    x = torch.rand(20, 3, 8, 8)
+    normalized = ChannelStats(transforms.Normalize(*normtut.IMAGENET)(x))
+    predicted = ChannelStats(x).after(*normtut.IMAGENET)
+    for name in ("mean", "std", "min", "max"):
+        assert getattr(predicted, name) == pytest.approx(getattr(normalized, name), abs=1e-6)
+    for part in PARTS:
+        a, b = getattr(predicted, part), getattr(normalized, part)
+        assert (a.mean, a.std) == (pytest.approx(b.mean, abs=1e-6), pytest.approx(b.std, abs=1e-6))
+
+
+def test_the_right_statistics_give_mean_0_and_std_1():
+    stats = ChannelStats(torch.randint(0, 256, (9, 3, 5, 5), dtype=torch.uint8))
+    after = stats.after(stats.mean, stats.std)
+    assert after.mean == pytest.approx((0, 0, 0), abs=1e-15)
+    assert after.std == pytest.approx((1, 1, 1), rel=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        ((0.5, 0.5), 0.5, "mean has 2 values, but there are 3 channels"),
+        (0.5, (0.5, 0.5, 0.5, 0.5), "std has 4 values"),
+        (0.5, (0.5, 0.0, 0.5), "std must be positive"),
+        (0.5, -1.0, "std must be positive"),
+        (math.nan, 1.0, "mean must be finite"),
+        (0.0, math.inf, "std must be finite"),
+    ],
+)
+def test_after_refuses(mean, std, message):
+    with pytest.raises(ValueError, match=message):
+        ChannelStats(torch.rand(2, 3, 4, 4)).after(mean, std)
+
+
+def test_repeat():
+    x = torch.randint(0, 256, (4, 1, 5, 5), dtype=torch.uint8)
+    assert ChannelStats(x).repeat(3) == ChannelStats(x.expand(-1, 3, -1, -1))
+    assert ChannelStats().repeat(3) == ChannelStats()
+    with pytest.raises(ValueError, match="have 2"):
+        ChannelStats(torch.rand(1, 2, 2, 2)).repeat(3)
+
+
+# -- bad input, nothing lost ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("batch", "error", "message"),
+    [
+        (torch.rand(4, 4), ValueError, r"\(…, C, H, W\), got shape \(4, 4\)"),
+        (torch.ones(1, 3, 2, 2, dtype=torch.int64), TypeError, "got torch.int64"),
+        (torch.ones(1, 3, 2, 2, dtype=torch.bool), TypeError, "got torch.bool"),
+        (torch.ones(1, 3, 2, 2, dtype=torch.complex64), TypeError, "got torch.complex64"),
+        ([[[1.0]]], TypeError, "a tensor or an array, got list"),
+        (torch.rand(2, 1, 4, 4), ValueError, "1 channels cannot be counted with images of 3"),
+        (torch.tensor([math.nan, 1, math.inf]).view(3, 1, 1), ValueError, "1 NaN and 1 infinite"),
+        (torch.full((3, 2, 2), 1e160, dtype=torch.float64), ValueError, "12 infinite"),
+    ],
+)
+def test_a_refused_batch_changes_nothing(batch, error, message):
+    stats = ChannelStats(torch.rand(2, 3, 4, 4))
+    before = copy.deepcopy(stats)
+    with pytest.raises(error, match=message):
+        stats.update(batch)
+    assert stats == before
+
+
+def test_no_pixels():
+    stats = ChannelStats()
+    stats.update(torch.empty(0, 3, 8, 8))
+    stats.merge(ChannelStats())
+    assert (stats.count, stats.images, stats.channels, repr(stats)) == (0, 0, 0, "ChannelStats()")
+    for name in ("mean", "std", "min", "max", *PARTS):
+        with pytest.raises(ValueError, match="no pixels have been counted"):
+            getattr(stats, name)
+    some = ChannelStats(torch.rand(2, 3, 4, 4))
+    assert stats + some == some == some + stats
+
+
+def test_merging_does_not_tie_the_two_together():
+    a, b = torch.rand(2, 1, 3, 3), torch.rand(2, 1, 3, 3)
+    first, second = ChannelStats(), ChannelStats(a)
+    first.merge(second)
+    first.update(b)
+    assert second == ChannelStats(a)
+    total = second + ChannelStats(b)
+    assert total.count == 36
+    assert second.count == 18
+    with pytest.raises(TypeError):
+        second + 1  # type: ignore[operator]
+
+
+def test_merging_other_channels_changes_nothing():
+    stats = ChannelStats(torch.rand(2, 3, 4, 4))
+    before = copy.deepcopy(stats)
+    with pytest.raises(ValueError, match="channels"):
+        stats.merge(ChannelStats(torch.rand(2, 4, 4, 4)))
+    assert stats == before
+
+
+# -- kept and sent --------------------------------------------------------------------------------------
+
+
+@given(levels)
+def test_state_survives_json_pickle_and_torch_save(x):
+    stats = ChannelStats(x) + ChannelStats(np.linspace(0, 1, 4 * x.shape[1]).reshape(2, x.shape[1], 2, 1))
+    file = io.BytesIO()
+    torch.save(stats.state_dict(), file)
+    file.seek(0)
+    kept = stats.state_dict()
+    for state in (kept, json.loads(json.dumps(kept)), torch.load(file, weights_only=True)):
+        restored = ChannelStats().load_state_dict(state)
+        assert restored == stats
+        assert restored.std == stats.std
+    assert pickle.loads(pickle.dumps(stats)) == stats
+    assert ChannelStats().load_state_dict(ChannelStats().state_dict()) == ChannelStats()
+
+
+@pytest.mark.parametrize("damage", [{}, {"pixels": 3}, {"min": []}, {"pixels": [1, [[1, 0]], [[1, 1]]]}])
+def test_damaged_state_changes_nothing(damage):
+    stats = ChannelStats(torch.rand(2, 1, 4, 4))
+    before = copy.deepcopy(stats)
+    state = {**stats.state_dict(), **damage} if damage else {}
+    with pytest.raises(ValueError, match="state is not that of a ChannelStats"):
+        stats.load_state_dict(state)
+    assert stats == before
+
+
+def test_repr_can_be_pasted():
+    stats = ChannelStats(torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8))
+    pasted = eval(repr(stats), {"transforms": transforms})
+    assert (tuple(pasted.mean), tuple(pasted.std)) == (stats.mean, stats.std)
+
+
+def test_arrays_as_they_come():
+    x = np.random.default_rng(0).integers(0, 256, (4, 3, 5, 6), dtype=np.uint8)
+    expected = ChannelStats(x)
+    read_only = x.copy()
+    read_only.flags.writeable = False
+    assert ChannelStats(read_only) == expected
+    assert ChannelStats(x[..., ::-1]) == expected
+    assert ChannelStats(x[0]) == ChannelStats(x[:1])
+    swapped = (x.astype(">u2") * 257).astype(">u2")
+    assert ChannelStats(swapped).std == expected.std
+
+
+def test_device(device):
+    x = torch.randint(0, 256, (7, 3, 300, 11), dtype=torch.uint8)
+    assert ChannelStats(x.to(device)) == ChannelStats(x)
+    floats = torch.rand(7, 3, 30, 11)
+    assert ChannelStats(floats.to(device)) == ChannelStats(floats)
+
+
+# -- several processes ----------------------------------------------------------------------------------
+
+
+def _share(rank: int, world: int, floats: bool):
+    stats = ChannelStats()
+    x = _images(floats)
+    for i in range(rank, len(x), world):
+        stats.update(x[i : i + 1])
+    return stats.all_reduce().state_dict()
+
+
+def _images(floats: bool) -> torch.Tensor:
+    g = torch.Generator().manual_seed(5)
+    shape = (2, 3, 9, 8)
+    return torch.randn(shape, generator=g) if floats else torch.randint(0, 256, shape, generator=g).byte()
+
+
+def _other_channels(rank: int, world: int):
+    ChannelStats(torch.rand(1, 1 + rank, 2, 2)).all_reduce()
+
+
+def _dies(rank: int, world: int):
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    ChannelStats(torch.rand(1, 3, 2, 2)).all_reduce()
+
+
+def test_all_reduce_needs_a_group():
+    stats = ChannelStats(torch.rand(2, 3, 4, 4))
+    with pytest.raises(RuntimeError, match="init_process_group"):
+        stats.all_reduce()
+
+
+@pytest.mark.parametrize("world", [2, 3])  # three processes, two images: one has counted nothing
+def test_all_reduce_gives_every_process_the_same_digits(world):
+    for floats in (False, True):
+        x = _images(floats)
+        expected = ChannelStats(*x.split(1)).state_dict()
+        assert run_workers(_share, (world, floats), world_size=world) == [expected] * world
+
+
+def test_all_reduce_with_different_channels_fails_everywhere():
+    with pytest.raises(RuntimeError, match="2 of 2 processes failed") as error:
+        run_workers(_other_channels, (2,), timeout=60)
+    assert str(error.value).count("ValueError: images with") == 2
+
+
+def test_a_killed_process_fails_the_others_with_a_message():
+    with pytest.raises(RuntimeError, match="could not collect the statistics of the 2 processes"):
+        run_workers(_dies, (2,), timeout=60)
+
+
+# -- dataset_stats --------------------------------------------------------------------------------------
+
+PATCHES = PhotoPatches(train=False)
+EXPECTED = ChannelStats(torch.from_numpy(PATCHES.data).permute(0, 3, 1, 2))
+
+
+class Items(Dataset):
+    """Any items, as a data set."""
+
+    def __init__(self, items, **attributes):
+        self.items = items
+        self.__dict__.update(attributes)
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter([(x, 0) for x in torch.from_numpy(PATCHES.data).permute(0, 3, 1, 2)])
+
+
+def as_tensors(n=None):
+    return list(torch.from_numpy(PATCHES.data[:n]).permute(0, 3, 1, 2))
+
+
+def same(stats: ChannelStats, other: ChannelStats = EXPECTED) -> None:
+    for name in ("count", "images", "mean", "std", "min", "max", "image_means", "image_stds"):
+        assert getattr(stats, name) == getattr(other, name), name
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        PATCHES,
+        torch.from_numpy(PATCHES.data).permute(0, 3, 1, 2),
+        PATCHES.data,
+        np.ascontiguousarray(PATCHES.data.transpose(0, 3, 1, 2)),
+        Subset(PATCHES, range(len(PATCHES))),
+        PhotoPatches(train=False, transform=v2.PILToTensor()),
+        as_tensors(),
+        Items([{"image": x, "label": 1} for x in as_tensors()]),
+        Items([[x.permute(1, 2, 0).numpy(), 1] for x in as_tensors()]),
+        Stream(),
+        DataLoader(Items([(x, 1) for x in as_tensors()]), batch_size=50),
+        DataLoader(Items([{"img": x} for x in as_tensors()]), batch_size=50),
+    ],
+    ids=[
+        "PIL images held in data.data", "tensor", "N H W C array", "N C H W array", "Subset of PIL images",
+        "transform to uint8", "list of tensors", "dicts", "lists of arrays", "IterableDataset", "DataLoader",
+        "DataLoader of dicts",
+    ],
+)  # fmt: skip
+def test_every_kind_of_data_gives_the_same_digits(data):
+    same(dataset_stats(data, progress=False))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 1000])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batch_size_and_workers_change_nothing(batch_size, num_workers):
+    x = PhotoPatches(train=False, transform=transforms.ToTensor())
+    x.data = x.data[:30]
+    stats = dataset_stats(x, batch_size=batch_size, num_workers=num_workers, progress=False)
+    same(stats, ChannelStats(torch.stack([image for image, _ in (x[i] for i in range(30))])))
+    # ToTensor rounds to float32: seven digits agree with the integers, and then no more.
+    exact = ChannelStats(*as_tensors(30))
+    assert stats.std == pytest.approx(exact.std, rel=1e-7)
+    assert stats.std != exact.std
+
+
+def test_images_of_different_sizes_and_gray_ones():
+    images = [PIL.Image.new("RGB", (w, 3), (w, 0, 255)) for w in range(1, 9)]
+    stats = dataset_stats(Items(images), progress=False, batch_size=4)
+    assert (stats.images, stats.count) == (8, 3 * 36)
+    assert stats.mean[0] == float(Fraction(sum(3 * w * w for w in range(1, 9)), 3 * 36 * 255))
+    assert stats.batch_stds.count == 2
+    gray = dataset_stats(Items([im.convert("L") for im in images]), progress=False)
+    assert gray.channels == 1
+    with pytest.raises(ValueError, match="channels cannot be counted"):
+        dataset_stats(Items([images[0], images[1].convert("L")]), progress=False)
+
+
+class Inverted(PhotoPatches):
+    """Holds other pixels than it gives."""
+
+    def __getitem__(self, index):
+        image, label = super().__getitem__(index)
+        return PIL.ImageOps.invert(image), label
+
+
+class Counting(PhotoPatches):
+    calls = 0
+
+    def __getitem__(self, index):
+        Counting.calls += 1
+        return super().__getitem__(index)
+
+
+def test_pixels_in_memory_are_used_only_where_they_are_what_the_items_show():
+    counting = Counting(train=False)
+    same(dataset_stats(counting, progress=False))
+    assert Counting.calls == 3
+    inverted = dataset_stats(Inverted(train=False), progress=False)
+    assert inverted.mean == pytest.approx([1 - m for m in EXPECTED.mean], rel=1e-14)
+    halved = PhotoPatches(train=False, transform=lambda image: v2.functional.pil_to_tensor(image) // 2)
+    assert max(dataset_stats(halved, progress=False).max) < 0.5
+    gray = torch.randint(0, 256, (9, 5, 5), dtype=torch.uint8)
+    mnist = Items([(PIL.Image.fromarray(x.numpy()), 0) for x in gray], data=gray)
+    same(dataset_stats(mnist, progress=False), ChannelStats(gray[:, None]))
+    held = PATCHES.data[:9].transpose(0, 3, 1, 2)
+    svhn = Items([(x.permute(1, 2, 0).numpy(), 0) for x in as_tensors(9)], data=held)
+    same(dataset_stats(svhn, progress=False), ChannelStats(*as_tensors(9)))
+
+
+def test_normalized_or_unscaled_images_are_warned_about():
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(0.5, 0.5)])
+    normalized = PhotoPatches(train=False, transform=transform)
+    with pytest.warns(UserWarning, match="values from -1 to 1, outside .* normalized already"):
+        stats = dataset_stats(DataLoader(normalized, batch_size=64), progress=False)
+    assert stats.mean == pytest.approx(EXPECTED.after(0.5, 0.5).mean, rel=1e-6)
+    with pytest.warns(UserWarning, match="values from 0 to 255.*left unscaled"):
+        dataset_stats(torch.from_numpy(PATCHES.data).permute(0, 3, 1, 2).float(), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        (Items([]), ValueError, "holds no images"),
+        (torch.empty(0, 3, 4, 4), ValueError, "holds no images"),
+        (torch.rand(5, 5), ValueError, r"3 or 4 axes; got \(5, 5\)"),
+        (torch.zeros(10, 32, 32, 3), ValueError, "which axis .* holds the channels"),
+        (np.zeros((10, 3, 32, 3)), ValueError, "which axis"),
+        (np.zeros((10, 28, 28), np.uint8), ValueError, "gray .* needs an axis more"),
+        (42, TypeError, "got int"),
+        (iter([torch.rand(3, 4, 4)]), TypeError, "got list_iterator"),
+        (Items(["x.png"]), TypeError, "a PIL image, got str"),
+        (Items([{"picture": 1}]), TypeError, r"no image in an item with the keys \['picture'\]"),
+        (Items([torch.rand(2, 3, 4, 4)]), ValueError, "2 or 3 axes"),
+        (Items([torch.tensor([0.5, math.nan]).view(1, 1, 2)]), ValueError, "1 NaN"),
+        (Items([PIL.Image.new("F", (2, 2))]), ValueError, "no agreed levels"),
+    ],
+)
+def test_dataset_stats_refuses(data, error, message):
+    with pytest.raises(error, match=message):
+        dataset_stats(data, progress=False)
+
+
+def test_a_worker_reports_what_is_wrong():
+    with pytest.raises(ValueError, match="1 NaN"):
+        dataset_stats(Items([torch.tensor([0.5, math.nan]).view(1, 1, 2)]), num_workers=1, progress=False)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5])
+def test_batch_size_is_checked(batch_size):
+    with pytest.raises(ValueError, match="batch_size must be a positive integer"):
+        dataset_stats(PATCHES, batch_size=batch_size, progress=False)
+
+
+def test_channel_dim_settles_the_layout():
+    x = torch.from_numpy(PATCHES.data)
+    same(dataset_stats(x, channel_dim=-1, progress=False))
+    assert dataset_stats(x, channel_dim=-3, progress=False).channels == 32
+    with pytest.raises(ValueError, match="channel_dim is for tensors and arrays only"):
+        dataset_stats(Items(as_tensors(3)), channel_dim=-1, progress=False)
+
+
+def test_moments_are_a_value():
+    assert Moments.of(np.zeros((2, 0))).count == 0
+    assert Moments.of(np.ones((1, 3))) == Moments.of(np.ones((1, 1))) + Moments.of(np.ones((1, 2)))
