@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import core, functional, images
+from . import core, distributed, functional, images
 
 __all__ = ["Exercise", "check", "names"]
 
@@ -189,6 +189,16 @@ def _byte_cases(g: torch.Generator) -> Iterator[Args]:
     yield (torch.linspace(-0.5, 1.5, 99),)
 
 
+def _batches_cases(g: torch.Generator) -> Iterator[Args]:
+    """Lists of batches (N, C, H, W): the last one smaller, the second half of the images brighter."""
+    for sizes, hw in (([4, 4, 1], 6), ([3], 4), ([1, 2, 3], 5)):
+        yield ([torch.rand(n, 3, hw, hw, generator=g).double() + i for i, n in enumerate(sizes)],)
+
+
+def _dataset_std(batches: Sequence[Tensor]) -> Tensor:
+    return core.moments(torch.cat(list(batches)), (0, 2, 3), keepdim=False)[1]
+
+
 def _feature_cases(*, params: bool) -> Callable[[torch.Generator], Iterator[Args]]:
     """Features (N, C, H, W) far from zero, γ and β where wanted, and an eps that is large enough to see."""
 
@@ -305,7 +315,54 @@ _EPS_OUTSIDE = "added eps to the std; it belongs under the square root, with the
 _EPS_FORGOTTEN = "forgot eps"
 
 
+def _part_cases(g: torch.Generator) -> Iterator[Args]:
+    """Parts of uneven size, one of them empty, with means far from 0."""
+    for counts, offset in (([3, 5], 0.0), ([1, 1, 8], 100.0), ([0, 4, 2], 5.0)):
+        parts = [
+            torch.randn(n, 4, generator=g, dtype=torch.float64) + offset + i for i, n in enumerate(counts)
+        ]
+        means = torch.stack([p.mean(0) if len(p) else p.new_zeros(4) for p in parts])
+        m2s = torch.stack([(p - m).square().sum(0) for p, m in zip(parts, means, strict=True)])
+        yield torch.tensor(counts), means, m2s
+
+
+def _common_mean(counts: Tensor, means: Tensor) -> Tensor:
+    return (counts[:, None] * means).sum(0) / counts.sum()
+
+
+def _merged(counts: Tensor, means: Tensor, m2s: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return counts.sum(), mean, (m2s + counts[:, None] * (means - mean).square()).sum(0)
+
+
 _EXERCISES = {
+    "dataset_std": Exercise(
+        task="the std of all pixels, by channel, of batches (N, C, H, W) seen one at a time: dataset_std(batches)",
+        reference=_dataset_std,
+        cases=_batches_cases,
+        mistakes={
+            "averaged the stds of the batches": (
+                lambda bs: torch.stack([b.std((0, 2, 3), correction=0) for b in bs]).mean(0)
+            ),
+            "averaged the variances of the batches and forgot the spread of their means": (
+                lambda bs: torch.stack([b.var((0, 2, 3), correction=0) for b in bs]).mean(0).sqrt()
+            ),
+            "averaged the stds of the images": (
+                lambda bs: torch.cat([b.std((2, 3), correction=0) for b in bs]).mean(0)
+            ),
+            "took the std of the images' stds": (
+                lambda bs: torch.cat([b.std((2, 3), correction=0) for b in bs]).std(0, correction=0)
+            ),
+            "gave every batch the same weight, however many images it has": (
+                lambda bs: (
+                    torch.stack([(b**2).mean((0, 2, 3)) for b in bs]).mean(0)
+                    - torch.stack([b.mean((0, 2, 3)) for b in bs]).mean(0) ** 2
+                ).sqrt()
+            ),
+            "divided by n − 1, as torch.std does unless told otherwise": (
+                lambda bs: torch.cat(list(bs)).std((0, 2, 3))
+            ),
+        },
+    ),
     "normalize": Exercise(
         task="remove per-channel statistics from images (…, C, H, W): normalize(x, mean, std)",
         reference=core.normalize,
@@ -606,6 +663,31 @@ _EXERCISES = {
                     _standard(c, (2, 3), eps, correction=1) * (s.var((2, 3), keepdim=True) + eps).sqrt()
                     + s.mean((2, 3), keepdim=True)
                 )
+            ),
+        },
+    ),
+    "merge": Exercise(
+        task="combine counts (P,), means and squared deviations (both P, C): merge(counts, means, m2s)",
+        reference=distributed.merge_moments,
+        cases=_part_cases,
+        mistakes={
+            "averaged the means without weighing them by the counts": lambda n, m, m2: _merged(
+                n, m, m2, m.mean(0)
+            ),
+            "forgot the spread of the parts' means around the common mean": lambda n, m, m2: (
+                n.sum(),
+                _common_mean(n, m),
+                m2.sum(0),
+            ),
+            "did not weigh the spread of the means by the counts": lambda n, m, m2: (
+                n.sum(),
+                _common_mean(n, m),
+                (m2 + (m - _common_mean(n, m)) ** 2).sum(0),
+            ),
+            "returned the variance instead of the sum of squared deviations": lambda n, m, m2: (
+                n.sum(),
+                _common_mean(n, m),
+                _merged(n, m, m2, _common_mean(n, m))[2] / n.sum(),
             ),
         },
     ),
