@@ -336,7 +336,7 @@ def _merged(counts: Tensor, means: Tensor, m2s: Tensor, mean: Tensor) -> tuple[T
 
 _EXERCISES = {
     "dataset_std": Exercise(
-        task="the std of all pixels, by channel, of batches (N, C, H, W) seen one at a time: dataset_std(batches)",
+        task="the std of all pixels, by channel, of a list of batches (N, C, H, W): dataset_std(batches)",
         reference=_dataset_std,
         cases=_batches_cases,
         mistakes={
