@@ -28,6 +28,7 @@ __all__ = [
     "axes_picture",
     "bars",
     "by_rank",
+    "curve_panels",
     "curves",
     "histograms",
     "index_sets",
@@ -36,6 +37,7 @@ __all__ = [
     "roundtrip_errors",
     "setup",
     "show",
+    "stacked",
 ]
 
 #: Okabe & Ito's palette (2008), told apart by people with any of the common colour-vision deficiencies.
@@ -242,6 +244,44 @@ def curves(
     return ax
 
 
+def curve_panels(
+    panels: Mapping[str, Mapping[str, Sequence[float]]],
+    *,
+    smooth: int = 1,
+    mark: float | None = None,
+    ylim: tuple[float, float] | None = None,
+    xlabel: str = "step",
+    ylabel: str = "loss",
+) -> Figure:
+    """Draw `curves` side by side on one vertical axis; where a line is NaN, or leaves ``ylim``, it ends.
+
+    Args:
+        panels: ``{title: {label: values}}``; the same labels in all panels.
+        smooth: each point is the mean of so many values up to it.
+        mark: the height of a gray line, for what guessing would give, for instance.
+        ylim: lowest and highest value.
+        xlabel: of every panel.
+        ylabel: of the first.
+    """
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(1, len(panels), squeeze=False, sharey=True, figsize=(2.3 * len(panels), 2.6))
+    for ax, (title, ys) in zip(axes.flat, panels.items(), strict=True):
+        if mark is not None:
+            ax.axhline(mark, color="0.6", linewidth=1, linestyle="-")
+        means = {
+            k: [float(np.mean(y[max(0, i + 1 - smooth) : i + 1])) for i in range(len(y))]
+            for k, y in ys.items()
+        }
+        curves(means, xlabel=xlabel, ylabel=ylabel, ax=ax)
+        ax.get_legend().remove()
+        ax.set_title(title, fontsize=11)
+        ax.label_outer()
+    axes[0, 0].set_ylim(ylim)
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=10)
+    return fig
+
+
 def bars(
     panels: Mapping[str, Mapping[str, float]],
     *,
@@ -277,6 +317,29 @@ def bars(
         for ax in axes.flat:
             ax.set(xlim=(0, 1.15), xticks=(0, 0.5, 1))
             ax.xaxis.set_major_formatter("{x:.0%}")
+    return fig
+
+
+def stacked(parts: Mapping[str, Sequence[float]], labels: Sequence[str], *, xlabel: str = "") -> Figure:
+    """Draw one bar for each label, made up of the parts, each part with its number.
+
+    Args:
+        parts: ``{name: one value for each label}``.
+        labels: of the bars.
+        xlabel: what the length of a bar is.
+    """
+    import matplotlib.pyplot as plt
+
+    fig, ax = plt.subplots(figsize=(6.4, 1.2 + 0.5 * len(labels)))
+    left = np.zeros(len(labels))
+    for (name, values), color in zip(parts.items(), COLORS, strict=False):
+        drawn = ax.barh(list(labels), values, left=left, label=name, color=color, height=0.65)
+        ax.bar_label(drawn, fmt="%.4f", label_type="center", color="white", fontsize=9, fontweight="bold")
+        left = left + np.asarray(values)
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.set_xlabel(xlabel)
+    fig.legend(loc="outside upper center", ncols=len(parts), fontsize=9)
     return fig
 
 
