@@ -5,8 +5,11 @@ import multiprocessing
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -153,6 +156,27 @@ def test_without_synchronization_it_is_not():
     alone = train(network(), *labelled())
     state = run_workers(data_parallel, (False,), timeout=240)[0]
     assert (state["1.running_var"] - alone["1.running_var"]).abs().max() > 1e-3
+
+
+EXAMPLE = Path(__file__).parents[1] / "book" / "examples" / "train_sync.py"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--no-sync"]], ids=["sync", "no sync"])
+def test_the_example_trains_under_torchrun(arguments):
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(EXAMPLE),
+    ]
+    run = subprocess.run([*command, "--epochs", "1", *arguments], capture_output=True, text=True, timeout=500)
+    assert run.returncode == 0, run.stderr
+    accuracy = re.search(r"2 processes, accuracy on the test patches: (0\.\d+)", run.stdout)
+    assert accuracy, run.stdout
+    assert float(accuracy[1]) > 0.2  # eleven classes: chance is 0.09
 
 
 # --- bad input: an error on every rank, and no process left behind -----------------------------
