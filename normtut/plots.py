@@ -132,7 +132,11 @@ def show(
 
 
 def histograms(
-    x: Mapping[str, Tensor], *, bins: int = 64, value_range: tuple[float, float] | None = None
+    x: Mapping[str, Tensor],
+    *,
+    bins: int = 64,
+    value_range: tuple[float, float] | None = None,
+    ncols: int | None = None,
 ) -> Figure:
     """Draw the distribution of each channel, one panel for each tensor, on one common horizontal axis.
 
@@ -140,13 +144,18 @@ def histograms(
         x: ``{title: tensor}``, each (…, C, H, W) with C = 3 (drawn in red, green, blue) or 1.
         bins: number of bins over the range.
         value_range: lowest and highest value; the common range of all tensors by default.
+        ncols: panels in a row; all of them by default.
     """
     import matplotlib.pyplot as plt
 
     channels = {t: v.detach().double().cpu().movedim(-3, 0).flatten(1).numpy() for t, v in x.items()}
     if value_range is None:
         value_range = (min(c.min() for c in channels.values()), max(c.max() for c in channels.values()))
-    fig, axes = plt.subplots(1, len(x), squeeze=False, sharey=True, figsize=(3.2 * len(x), 2.6))
+    ncols = min(ncols or len(x), len(x))
+    nrows = math.ceil(len(x) / ncols)
+    fig, axes = plt.subplots(
+        nrows, ncols, squeeze=False, sharex=True, sharey=True, figsize=(3.2 * ncols, 0.4 + 2.2 * nrows)
+    )
     for ax, (title, values) in zip(axes.flat, channels.items(), strict=True):
         colors = RGB if len(values) == 3 else COLORS
         for c, (v, color, dash) in enumerate(zip(values, colors, _DASHES, strict=False)):
@@ -154,8 +163,10 @@ def histograms(
             label = "RGB"[c] if len(values) == 3 else f"channel {c}"
             ax.stairs(density, edges, color=color, linestyle=dash, linewidth=1.6, label=label)
         ax.set_title(title, fontsize=11)
+    for ax in axes[-1]:
         ax.set_xlabel("value")
-    axes[0, 0].set_ylabel("density")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("density")
     axes[0, 0].legend(fontsize=9)
     return fig
 
@@ -269,10 +280,7 @@ def curve_panels(
     for ax, (title, ys) in zip(axes.flat, panels.items(), strict=True):
         if mark is not None:
             ax.axhline(mark, color="0.6", linewidth=1, linestyle="-")
-        means = {
-            k: [float(np.mean(y[max(0, i + 1 - smooth) : i + 1])) for i in range(len(y))]
-            for k, y in ys.items()
-        }
+        means = {label: _running_mean(y, smooth) for label, y in ys.items()}
         curves(means, xlabel=xlabel, ylabel=ylabel, ax=ax)
         ax.get_legend().remove()
         ax.set_title(title, fontsize=11)
@@ -333,8 +341,8 @@ def stacked(parts: Mapping[str, Sequence[float]], labels: Sequence[str], *, xlab
     fig, ax = plt.subplots(figsize=(6.4, 1.2 + 0.5 * len(labels)))
     left = np.zeros(len(labels))
     for (name, values), color in zip(parts.items(), COLORS, strict=False):
-        drawn = ax.barh(list(labels), values, left=left, label=name, color=color, height=0.65)
-        ax.bar_label(drawn, fmt="%.4f", label_type="center", color="white", fontsize=9, fontweight="bold")
+        drawn = ax.barh(list(labels), values, left=left, label=name, color=color, height=0.65, alpha=0.75)
+        ax.bar_label(drawn, fmt="%.3f", label_type="center", fontsize=9)
         left = left + np.asarray(values)
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
@@ -359,6 +367,31 @@ def by_rank(panels: Mapping[str, Sequence[Tensor]], *, ylabel: str = "running va
         ax.set(title=title, xlabel="channel", xticks=range(len(v)))
     axes[0, 0].set_ylabel(ylabel)
     axes[0, 0].legend()
+    return fig
+
+
+def scatter(panels: Mapping[str, Tensor], *, marks: Tensor | None = None, limit: float) -> Figure:
+    """Draw points of the plane, one panel for each tensor (N, 2), from −``limit`` to ``limit`` on both axes.
+
+    Args:
+        panels: ``{title: points}``.
+        marks: points (M, 2) drawn as circles in every panel.
+        limit: half the width of a panel; points beyond it are drawn on its edge.
+    """
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(1, len(panels), squeeze=False, sharey=True, figsize=(3.0 * len(panels), 3.1))
+    for ax, (title, points) in zip(axes.flat, panels.items(), strict=True):
+        if marks is not None:
+            ax.plot(*marks.detach().cpu().T, "o", color=COLORS[1], ms=13, mfc="none", mew=2)
+        x, y = points.detach().cpu().clamp(-limit, limit).T
+        ax.plot(x, y, ".", color=COLORS[0], ms=2.5, ls="")
+        ax.set(
+            title=title,
+            aspect="equal",
+            xlim=(-1.05 * limit, 1.05 * limit),
+            ylim=(-1.05 * limit, 1.05 * limit),
+        )
     return fig
 
 
@@ -387,6 +420,10 @@ def orientations(panels: Mapping[str, Tensor], *, ncols: int, width: float = 2.4
         else:
             _strokes(ax, x.detach().double().cpu().numpy())
     return fig
+
+
+def _running_mean(y: Sequence[float], window: int) -> list[float]:
+    return [float(np.mean(y[max(0, i - window) : i])) for i in range(1, len(y) + 1)]
 
 
 def _strokes(ax: Axes, histogram: np.ndarray) -> None:
