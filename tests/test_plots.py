@@ -105,3 +105,14 @@ def test_curves_draw_every_series_against_x():
     assert ax.lines[1].get_ydata().tolist() == [1.0, 0.0]
     assert ax.lines[0].get_xdata().tolist() == [10, 20]
     assert ax.get_ylabel() == "error"
+
+
+def test_curve_panels_smooth_and_end_where_training_broke():
+    nan = float("nan")
+    fig = plots.curve_panels({"a": {"y": [4.0, 2.0, 0.0]}, "b": {"y": [1.0, nan, nan]}}, smooth=2, mark=2.4)
+    guess, line = fig.axes[0].lines
+    assert list(guess.get_ydata()) == [2.4, 2.4]
+    assert list(line.get_ydata()) == [4.0, 3.0, 1.0]
+    assert np.isnan(fig.axes[1].lines[1].get_ydata()).tolist() == [False, True, True]
+    assert [ax.get_title() for ax in fig.axes] == ["a", "b"]
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["y"]
