@@ -1,4 +1,4 @@
-"""What synchronized batch norm costs: a training step in one process, in two, and in two with synchronization."""
+"""What synchronized batch norm costs: a training step in one process, in two, and in two that share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from normtut import layers
 from normtut.distributed import run_workers
 
-BATCH, STEPS, ROUNDS = 32, 5, 7
+BATCH, STEPS, ROUNDS = 32, 2, 7
 WIDTHS = (16, 32, 64, 64, 128, 128)
 
 
