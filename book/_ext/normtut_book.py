@@ -112,8 +112,17 @@ class CallOuts(SphinxTransform):
 
 def keep_first_line(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Stop napoleon from reading a constant's first line, up to a colon, as the name of its type."""
-    if what in ("data", "attribute"):
+    if what in ("data", "attribute", "property"):
         lines[:0] = ["..", ""]  # an empty comment
+
+
+def escape_stars(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """The star of a shape, as in (N, C, *), opens no emphasis."""
+    for index, line in enumerate(lines):
+        if not line.lstrip().startswith((">>>", "...")):
+            plain = re.split(r"(`[^`]*`)", line)
+            plain[::2] = [re.sub(r"(?<![\w*\\])\*(?=[\s),\]:;.]|$)", r"\\*", part) for part in plain[::2]]
+            lines[index] = "".join(plain)
 
 
 # --- pages --------------------------------------------------------------------------------------------------
@@ -209,6 +218,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", lambda app, config: drop_unused(app), priority=900)
     app.connect("builder-inited", lambda app: drop_unused(app), priority=0)
     app.connect("autodoc-process-docstring", keep_first_line, priority=100)  # before napoleon
+    app.connect("autodoc-process-docstring", escape_stars, priority=900)  # after it
     app.connect("html-page-context", page_context, priority=900)
     app.connect("build-finished", copy_vendored)
     app.connect("build-finished", lighten)
