@@ -30,11 +30,13 @@ __all__ = [
     "by_rank",
     "curve_panels",
     "curves",
+    "error_bars",
     "histograms",
     "index_sets",
     "orientations",
     "painted",
     "roundtrip_errors",
+    "scatter",
     "setup",
     "show",
     "stacked",
@@ -258,6 +260,7 @@ def curves(
 def curve_panels(
     panels: Mapping[str, Mapping[str, Sequence[float]]],
     *,
+    ncols: int | None = None,
     smooth: int = 1,
     mark: float | None = None,
     ylim: tuple[float, float] | None = None,
@@ -268,6 +271,7 @@ def curve_panels(
 
     Args:
         panels: ``{title: {label: values}}``; the same labels in all panels.
+        ncols: panels in a row; all of them by default.
         smooth: each point is the mean of so many values up to it.
         mark: the height of a gray line, for what guessing would give, for instance.
         ylim: lowest and highest value.
@@ -276,7 +280,10 @@ def curve_panels(
     """
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(1, len(panels), squeeze=False, sharey=True, figsize=(2.3 * len(panels), 2.6))
+    ncols = ncols or len(panels)
+    nrows = math.ceil(len(panels) / ncols)
+    size = (max(2.3, 6.4 / ncols) * ncols, 2.2 * nrows + 0.4)
+    fig, axes = plt.subplots(nrows, ncols, squeeze=False, sharex=True, sharey=True, figsize=size)
     for ax, (title, ys) in zip(axes.flat, panels.items(), strict=True):
         if mark is not None:
             ax.axhline(mark, color="0.6", linewidth=1, linestyle="-")
@@ -392,6 +399,35 @@ def scatter(panels: Mapping[str, Tensor], *, marks: Tensor | None = None, limit:
             xlim=(-1.05 * limit, 1.05 * limit),
             ylim=(-1.05 * limit, 1.05 * limit),
         )
+    return fig
+
+
+def error_bars(
+    series: Mapping[str, Mapping[int, Sequence[float]]], *, xlabel: str, ylabel: str = "test error"
+) -> Figure:
+    """Draw the mean of repeated runs as a line, and a bar from the lowest run to the highest.
+
+    Args:
+        series: ``{label: {x: values of the runs}}``; the x are drawn on a logarithmic axis of base 2.
+        xlabel, ylabel: the names of the axes.
+    """
+    import matplotlib.pyplot as plt
+
+    fig, ax = plt.subplots(figsize=(6.4, 3.6))
+    for (label, runs), color, dash in zip(series.items(), COLORS, _DASHES, strict=False):
+        means = [sum(v) / len(v) for v in runs.values()]
+        below = [m - min(v) for m, v in zip(means, runs.values(), strict=True)]
+        above = [max(v) - m for m, v in zip(means, runs.values(), strict=True)]
+        ax.errorbar(
+            list(runs), means, (below, above), label=label, color=color, ls=dash, marker="o", ms=4, capsize=3
+        )
+    ax.set_xscale("log", base=2)
+    ticks = list(next(iter(series.values())))
+    ax.set_xticks(ticks, [str(t) for t in ticks])
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.set_ylim(bottom=0)
+    if len(series) > 1:
+        ax.legend(ncols=len(series), fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return fig
 
 
