@@ -131,6 +131,10 @@ def visit(address, browser):
         )
         page.goto(address + name, wait_until="networkidle")
         page.evaluate("document.fonts.ready.then(() => true)")
+        # On a busy machine the theme's script may come late; a theme that stays "auto" is found below.
+        page.wait_for_timeout(
+            0 if page.evaluate("document.documentElement.dataset.theme !== 'auto'") else 3000
+        )
         return visited
 
     yield load
