@@ -32,32 +32,41 @@ class Standardize(torch.autograd.Function):
               \frac{1}{\sigma}\left(g - \overline{g} - z\,\overline{g z}\right)
 
     the bars being means over ``dim``: what is left of the gradient once its mean and its part along z are
-    removed, for neither can change the output.
+    removed, for neither can change the output. Without ``center`` the mean is taken to be 0, and with it
+    goes the middle term: RMS normalization.
     """
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor, dim: tuple[int, ...], eps: float) -> Any:
+    def forward(
+        x: Tensor, weight: Tensor, bias: Tensor, dim: tuple[int, ...], eps: float, center: bool
+    ) -> Any:
         """x: at least one axis is not in ``dim``; weight and bias: of as many axes as x."""
         wide = torch.promote_types(x.dtype, torch.float32)
         shape = [1 if d in dim else n for d, n in enumerate(x.shape)]
-        mean, var = (torch.empty(shape, dtype=wide, device=x.device) for _ in range(2))
+        mean, norm = (torch.zeros(shape, dtype=wide, device=x.device) for _ in range(2))
         y = torch.empty_like(x)
-        m = math.prod(x.shape[d] for d in dim)
-        for x_, w_, b_, mean_, var_, y_ in _pieces(x, dim, weight, bias, mean, var, y):
-            torch.mean(x_, dim, keepdim=True, dtype=wide, out=mean_)
+        m = math.prod([x.shape[d] for d in dim])
+        eps_ = torch.full((), eps, dtype=wide, device=x.device)
+        for x_, w_, b_, mean_, norm_, y_ in _pieces(x, dim, weight, bias, mean, norm, y):
+            if center:
+                torch.mean(x_, dim, keepdim=True, dtype=wide, out=mean_)
             z = x_ - mean_
-            norm = torch.linalg.vector_norm(z, dim=-1, keepdim=True)  # in two steps: the inner axis is fast
-            if len(dim) > 1:
-                norm = torch.linalg.vector_norm(norm, dim=dim[:-1], keepdim=True)
-            torch.div(norm.square_(), m, out=var_)
-            z *= (var_ + eps).rsqrt_()
-            torch.add(z.mul_(w_), b_, out=y_)
-        return y, mean, var
+            if len(dim) > 1:  # in two steps: the inner axis is fast
+                inner = torch.linalg.vector_norm(z, dim=dim[-1], keepdim=True)
+                torch.linalg.vector_norm(inner, dim=dim[:-1], keepdim=True, out=norm_)
+            else:
+                torch.linalg.vector_norm(z, dim=dim, keepdim=True, out=norm_)
+            rstd = torch.addcmul(eps_, norm_, norm_, value=1 / m).rsqrt_()
+            if w_.shape[-1] == 1:
+                torch.add(z.mul_(rstd * w_), b_, out=y_)
+            else:
+                torch.addcmul(b_, z.mul_(rstd), w_, out=y_)
+        return y, mean, norm.square_().div_(m)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         """Keep what the gradient needs: the input itself and its statistics, never z."""
-        x, weight, bias, ctx.dim, ctx.eps = inputs
+        x, weight, bias, ctx.dim, ctx.eps, ctx.center = inputs
         _, mean, var = output
         ctx.mark_non_differentiable(mean, var)
         ctx.set_materialize_grads(False)
@@ -70,40 +79,49 @@ class Standardize(torch.autograd.Function):
         x, weight, bias, mean, var = ctx.saved_tensors
         dim = ctx.dim
         if g is None:
-            return None, None, None, None, None
+            return (None,) * 6
         if torch.is_grad_enabled():
-            mean, std = moments(x, dim, eps=ctx.eps)
+            mean, std = _moments(x, dim, ctx.eps, ctx.center)
             z = (x - mean) / std
-            dx = _without_mean_and_z(g * weight, z, dim) / std
+            dx = _without_mean_and_z(g * weight, z, dim, ctx.center) / std
             dw, db = (g * z).sum_to_size(weight.shape), g.sum_to_size(bias.shape)
-            return dx.to(x.dtype), dw.to(weight.dtype), db.to(bias.dtype), None, None
-        m = math.prod(x.shape[d] for d in dim)
+            return dx.to(x.dtype), dw.to(weight.dtype), db.to(bias.dtype), None, None, None
         rstd = (var + ctx.eps).rsqrt_()
         dx = torch.empty_like(x)
         dw, db = (torch.zeros_like(weight, dtype=mean.dtype) for _ in range(2))
         alone = [d for d, n in enumerate(weight.shape) if n == 1]
         inner = [d for d in dim if d in alone]  # axes that share both statistics and weight
-
-        for x_, g_, w_, mean_, rstd_, dx_, dw_, db_ in _pieces(x, dim, g, weight, mean, rstd, dx, dw, db):
+        v = weight.to(mean.dtype) / -math.prod([x.shape[d] for d in dim])
+        for x_, g_, w_, v_, mean_, rstd_, dx_, dw_, db_ in _pieces(
+            x, dim, g, weight, v, mean, rstd, dx, dw, db
+        ):
             z = (x_ - mean_).mul_(rstd_)
             gz = g_ * z
             a, b = (t.sum(inner, keepdim=True, dtype=mean.dtype) if inner else t for t in (g_, gz))
-            db_ += a.sum(alone, keepdim=True) if alone else a
+            db_ += a.sum(alone, keepdim=True, dtype=mean.dtype) if alone else a
             dw_ += b.sum(alone, keepdim=True) if alone else b
-            z.mul_(_dot(b, w_, dim, inner).div_(m)).add_(_dot(a, w_, dim, inner).div_(m))
-            torch.mul(g_, w_, out=gz).sub_(z)
-            torch.mul(gz, rstd_, out=dx_)
-        return dx, dw.to(weight.dtype), db.to(bias.dtype), None, None
+            # What follows is g·w − mean(g·w) − z·mean(g·w·z), times 1/σ as early as it is small.
+            if w_.shape[-1] == 1:
+                z.mul_((b * v_).sum(dim, keepdim=True).mul_(rstd_))
+                if ctx.center:
+                    z.add_((a * v_).sum(dim, keepdim=True).mul_(rstd_))
+                torch.add(z, torch.mul(g_, rstd_ * w_, out=gz), out=dx_)
+            else:  # one weight per element of the last axis
+                z.mul_((b @ v_[0]).unsqueeze_(1))
+                if ctx.center:
+                    z.add_((a.to(v_.dtype) @ v_[0]).unsqueeze_(1))
+                torch.mul(z.addcmul_(g_, w_), rstd_, out=dx_)
+        return dx, dw.to(weight.dtype), db.to(bias.dtype), None, None, None
 
     @staticmethod
     def jvp(ctx: Any, dx: Tensor | None, dw: Tensor | None, db: Tensor | None, *_: None) -> Any:
         """Forward mode: the matrix of the derivative is symmetric, and so its formula is the same."""
         x, weight, _ = ctx.saved_tensors
-        mean, std = moments(x, ctx.dim, eps=ctx.eps)
+        mean, std = _moments(x, ctx.dim, ctx.eps, ctx.center)
         z = (x - mean) / std
         dy = torch.zeros_like(z)
         if dx is not None:
-            dy = dy + _without_mean_and_z(dx, z, ctx.dim) / std * weight
+            dy = dy + _without_mean_and_z(dx, z, ctx.dim, ctx.center) / std * weight
         if dw is not None:
             dy = dy + z * dw
         return (dy if db is None else dy + db).to(x.dtype), None, None
@@ -115,24 +133,25 @@ class Standardize(torch.autograd.Function):
 
 
 def compose(
-    x: Tensor, weight: Tensor, bias: Tensor, dim: tuple[int, ...], eps: float
+    x: Tensor, weight: Tensor, bias: Tensor, dim: tuple[int, ...], eps: float, center: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What `Standardize` must agree with, as one reads it; compilers make it fast themselves."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    z = normalize(wide, *moments(wide, dim, eps=eps))
-    mean, std = moments(wide.detach(), dim)
+    z = normalize(wide, *_moments(wide, dim, eps, center))
+    mean, std = _moments(wide.detach(), dim, 0.0, center)
     return (z * weight + bias).to(x.dtype), mean, std.square()
 
 
-def _without_mean_and_z(g: Tensor, z: Tensor, dim: tuple[int, ...]) -> Tensor:
-    return g - g.mean(dim, keepdim=True) - z * (g * z).mean(dim, keepdim=True)
+def _moments(x: Tensor, dim: tuple[int, ...], eps: float, center: bool) -> tuple[Tensor, Tensor]:
+    if center:
+        return moments(x, dim, eps=eps)
+    mean_square = x.to(torch.promote_types(x.dtype, torch.float32)).square().mean(dim, keepdim=True)
+    return torch.zeros_like(mean_square), (mean_square + eps).sqrt()
 
 
-def _dot(t: Tensor, w: Tensor, dim: tuple[int, ...], inner: list[int]) -> Tensor:
-    """The sum over ``dim`` of t·w, of which the axes ``inner`` are summed already."""
-    if inner:
-        return (t * w).sum(dim, keepdim=True)
-    return (t @ w.to(t.dtype).flatten()).unsqueeze(-1)  # one weight per element of the last axis
+def _without_mean_and_z(g: Tensor, z: Tensor, dim: tuple[int, ...], center: bool) -> Tensor:
+    rest = g - z * (g * z).mean(dim, keepdim=True)
+    return rest - g.mean(dim, keepdim=True) if center else rest
 
 
 def _pieces(x: Tensor, dim: tuple[int, ...], *others: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -210,10 +210,10 @@ def rms_norm(
             f"weight must have shape {tuple(normalized_shape)} for input of shape {tuple(input.shape)}, "
             f"got {tuple(weight.shape)}"
         )
-    x = rows.to(torch.promote_types(rows.dtype, torch.float32))
-    eps = torch.finfo(x.dtype).eps if eps is None else eps
-    z = normalize(x, 0.0, (x.square().mean(1, keepdim=True) + eps).sqrt())
-    return (z if weight is None else z * weight.reshape(1, -1)).to(input.dtype).view(input.shape)
+    if eps is None:
+        eps = torch.finfo(torch.promote_types(input.dtype, torch.float32)).eps
+    params = _shaped((1, -1), weight, None)
+    return _standardize(rows, (1,), eps, *params, center=False)[0].view(input.shape)
 
 
 def adain(content: Tensor, style: Tensor, eps: float = 1e-5) -> Tensor:
@@ -247,10 +247,16 @@ def adain(content: Tensor, style: Tensor, eps: float = 1e-5) -> Tensor:
 
 
 def _standardize(
-    x: Tensor, dim: tuple[int, ...], eps: float, weight: Tensor | None, bias: Tensor | None
+    x: Tensor,
+    dim: tuple[int, ...],
+    eps: float,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    center: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """denormalize(normalize(x, *moments(x, dim, eps=eps)), bias, weight); also the mean and the variance."""
-    shape = next((p.shape for p in (weight, bias) if p is not None), (1,) * x.ndim)
+    given = weight if weight is not None else bias
+    shape = (1,) * x.ndim if given is None else given.shape
     wide = torch.promote_types(x.dtype, torch.float32)
     gamma = torch.ones(shape, dtype=wide, device=x.device) if weight is None else weight
     beta = torch.zeros(shape, dtype=wide, device=x.device) if bias is None else bias
@@ -258,8 +264,8 @@ def _standardize(
         mean = x.new_zeros(0)
         return x * gamma.to(x.dtype) + beta.to(x.dtype), mean, mean
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
-        return compose(x, gamma, beta, dim, eps)
-    y, mean, var = Standardize.apply(x, gamma, beta, dim, eps)
+        return compose(x, gamma, beta, dim, eps, center)
+    y, mean, var = Standardize.apply(x, gamma, beta, dim, eps, center)
     return y, mean, var
 
 
@@ -334,5 +340,7 @@ def _channels(p: Tensor, ndim: int) -> Tensor:
     return p.view(1, -1, *[1] * (ndim - 2))
 
 
-def _shaped(shape: tuple[int, ...], *params: Tensor | None) -> list[Tensor | None]:
-    return [None if p is None else p.reshape(shape) for p in params]
+def _shaped(
+    shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    return None if weight is None else weight.reshape(shape), None if bias is None else bias.reshape(shape)

@@ -12,6 +12,7 @@ from normtut import functional as F
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 C, D = 6, 5
+VERSION = tuple(int(n) for n in torch.__version__.split(".")[:2])
 
 
 # Each as f(library, x, weight, bias), so that one list drives ours and torch's; x of (N, C, H, D).
@@ -47,7 +48,8 @@ def _inputs(shape=(4, C, 3, D), dtype=torch.float64, device="cpu", params=None, 
 def _with_gradients(call, lib, *tensors):
     leaves = [t.detach().clone(memory_format=torch.preserve_format).requires_grad_() for t in tensors]
     y = call(lib, *leaves)
-    weights = torch.arange(y.numel(), device=y.device).sin().reshape(y.shape).to(y.dtype)
+    # The incoming gradient, in numbers that every type holds exactly.
+    weights = torch.arange(y.numel(), device=y.device).sin().reshape(y.shape).bfloat16().to(y.dtype)
     return y, *torch.autograd.grad((y * weights).sum(), leaves, materialize_grads=True)
 
 
@@ -72,6 +74,8 @@ def _f32(x):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("params", ["own", torch.float32], ids=["half params", "float params"])
 def test_half_precision_is_as_near_to_the_truth_as_torchs(name, dtype, params, device):
+    if name == "rms" and VERSION < (2, 14):
+        pytest.skip("older versions of torch.nn.functional.rms_norm take no float weight, or use another eps")
     args = _inputs(dtype=dtype, device=device, params=dtype if params == "own" else params)
     truth = _with_gradients(CALLS[name], F, *(a.double() for a in args))
     ours = _with_gradients(CALLS[name], F, *args)
@@ -80,7 +84,7 @@ def test_half_precision_is_as_near_to_the_truth_as_torchs(name, dtype, params, d
         assert o.dtype == t.dtype
         scale = right.abs().max().clamp(min=1e-9)
         error, their_error = ((v.double() - right).abs().max() / scale for v in (o, t))
-        assert error <= max(1.5 * their_error, torch.finfo(dtype).eps)
+        assert error <= max(2 * their_error, torch.finfo(dtype).eps)
 
 
 def test_half_precision_is_rounded_once():
@@ -224,6 +228,8 @@ BAD = {
 }
 
 
+# Which error it is has changed from one PyTorch to the next.
+@pytest.mark.skipif(VERSION < (2, 14), reason="errors are those of PyTorch 2.14")
 @pytest.mark.parametrize("name", BAD)
 def test_the_same_error_as_torch(name):
     assert _type_of_error(lambda: BAD[name](F)) == _type_of_error(lambda: BAD[name](T))

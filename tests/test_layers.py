@@ -141,7 +141,7 @@ def test_the_same_error_for_every_shape(kind, ndim, kwargs, training):
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda lib: lib.GroupNorm(3, 4), r"num_channels \(4\) must be divisible by num_groups \(3\)"),
+        (lambda lib: lib.GroupNorm(3, 4), "num_channels.* must be divisible by num_groups"),
         (lambda lib: lib.BatchNorm2d(3)(torch.zeros(1, 3, 1, 1)), "more than 1 value per channel"),
         (lambda lib: lib.InstanceNorm1d(3)(torch.zeros(2, 3, 1)), "more than 1 (spatial element|position)"),
         (lambda lib: lib.BatchNorm1d(3)(torch.zeros(2, 3, 4, 5)), "expected 2D or 3D input"),
