@@ -143,7 +143,7 @@ def scan(
     *,
     resize: int | None = None,
     crop: int | None = None,
-    batch_size: int = 64,
+    batch_size: int = 32,
     workers: int = 0,
     progress: bool = False,
     strict: bool = False,
@@ -270,7 +270,7 @@ def _read(path: str, resize: int | None, crop: int | None) -> _Image | FileError
             return FileError(path, "empty file (0 bytes)")
         Image.init()
         with Image.open(path, formats=[f for f in _FORMATS if f in Image.OPEN]) as opened:
-            sixteen_bit_color = opened.mode == "RGB" and "16" in str(opened.tile)
+            sixteen_bit_color = any(";16" in str(tile[3]) for tile in opened.tile) and opened.mode == "RGB"
             opened.load()
             image, notes = _standard(opened)
             if opened.getexif().get(_ORIENTATION, 1) != 1:

@@ -23,7 +23,7 @@ from torch import Tensor
 __all__ = ["ChannelStats", "Moments", "dataset_stats"]
 
 #: Pixels that are converted at once: what fits into the cache of a processor core.
-_PIECE = 2**19
+_PIECE = 2**20
 
 #: Above this, squares leave the range of float64.
 _HUGE = 1e150
@@ -51,9 +51,10 @@ class Moments:
     @classmethod
     def of(cls, v: Floats) -> Moments:
         """Of the rows of a float64 array (C, n), all finite."""
-        # Scaled to at most 1 by a power of two, which is exact, no square can overflow.
         exponent = math.frexp(float(np.abs(v).max(initial=0.0)))[1]
-        v, unit = np.ldexp(v, -exponent), Fraction(2) ** exponent
+        exponent = exponent if abs(exponent) > 300 else 0
+        # Very large or small numbers are scaled by a power of two, which is exact: no square is out of range.
+        v, unit = np.ldexp(v, -exponent) if exponent else v, Fraction(2) ** exponent
         squares = exact_sums(_exact_squares(v))
         return cls(v.shape[1], tuple(t * unit for t in exact_sums(v)), tuple(q * unit**2 for q in squares))
 
@@ -114,14 +115,18 @@ def exact_sums(v: Floats) -> tuple[Fraction, ...]:
 
 
 def _exact_squares(v: Floats) -> Floats:
-    """(C, 3n) numbers that add up to the squares of (C, n) numbers, each without rounding error.
+    """Numbers (C, n or 3n) that add up to the squares of numbers (C, n), each without rounding error.
 
-    Veltkamp's splitting: x = a + b with 26 bits each, so that a², 2ab and b² fit into 53.
+    Veltkamp's splitting: x = a + b with 26 bits each, so that a², 2ab and b² fit into 53. Numbers that were
+    float32 have 24 bits, and need none.
     """
+    with np.errstate(over="ignore"):
+        if np.array_equal(v, v.astype(np.float32)):
+            return v * v
     c = v * 134217729.0  # 2²⁷ + 1
     a = c - (c - v)
     b = v - a
-    return np.concatenate([a * a, 2 * a * b, b * b], axis=1) if b.any() else a * a
+    return np.concatenate([a * a, 2 * a * b, b * b], axis=1)
 
 
 class ChannelStats:
@@ -508,13 +513,13 @@ def _column_sums(rows: Tensor, buffer: Tensor) -> tuple[Tensor, Tensor]:
     to integers below 2²⁴ in float32, as many of uint16 levels to integers below 2⁵³ in float64.
     """
     k, _, w = rows.shape
-    s1, s2 = torch.zeros(2, k, w, dtype=torch.int64, device=rows.device)
+    sums: list[Tensor] = []
     for part in _split(rows, max(1, min(256, len(buffer) // (k * w))), dim=1):
         x = buffer[: part.numel()] if part.numel() <= len(buffer) else buffer.new_empty(part.numel())
         x = x.view(part.shape).copy_(part)
-        s1 += x.sum(1).to(torch.int64)
-        s2 += x.mul_(x).sum(1).to(torch.int64)
-    return s1, s2
+        new = x.sum(1).to(torch.int64), x.mul_(x).sum(1).to(torch.int64)
+        sums = [a.add_(b) for a, b in zip(sums, new, strict=True)] if sums else list(new)
+    return sums[0], sums[1]
 
 
 def _reduce(f: Callable[[Tensor, int], Tensor], x: Tensor, axes: Iterable[int]) -> Ints:
@@ -541,13 +546,14 @@ def _of_floats(x: Tensor) -> ChannelStats:
             f"{int((x.abs() >= _HUGE).sum())} infinite values (or beyond {_HUGE:g}): they have no std"
         )
     n, c, h, w = x.shape
-    step = max(1, _PIECE // (c * h * w))
+    size = max(1, _PIECE // 4)  # float64 numbers, and several temporary copies of them
+    step = max(1, size // (c * h * w))
     means, stds = np.empty((n, c)), np.empty((n, c))
     pixels = _nothing(c)
     for i in range(0, n, step):
         piece = x[i : i + step].cpu().double()
         images = _nothing(c)
-        for part in _split(piece, max(1, _PIECE // (len(piece) * c * w)), dim=2):
+        for part in _split(piece, max(1, size // (len(piece) * c * w)), dim=2):
             images += Moments.of(part.transpose(0, 1).reshape(c, -1).numpy())
         pixels += images
         if step == 1:
@@ -599,7 +605,7 @@ def dataset_stats(
             - a **tensor** (C, H, W) or (N, C, H, W), or an **array** of images (N, H, W, C);
             - a **folder** (or a single file): every image in it and in its subfolders, as
               `normtut.folders.scan` reads it. Files that cannot be read are warned about.
-        batch_size: images of a batch: 64 if None, 1024 where the pixels are in memory. Only ``batch_stds``
+        batch_size: images of a batch: 32 if None, 8192 where the pixels are in memory. Only ``batch_stds``
             depends on it, and speed.
         num_workers: processes that load the items of a data set, or threads that decode the files of a
             folder, beside this one.
@@ -623,7 +629,7 @@ def dataset_stats(
     if isinstance(data, str | PathLike):
         from .folders import scan
 
-        report = scan(data, batch_size=batch_size or 64, workers=num_workers, progress=progress)
+        report = scan(data, batch_size=batch_size or 32, workers=num_workers, progress=progress)
         for message in report.warnings():
             warnings.warn(message, stacklevel=2)
         return report.stats
@@ -631,9 +637,9 @@ def dataset_stats(
     if pixels is None and channel_dim is not None:
         raise ValueError("channel_dim is for tensors and arrays only")
     parts = (
-        _parts(data, batch_size or 64, num_workers)
+        _parts(data, batch_size or 32, num_workers)
         if pixels is None
-        else map(ChannelStats, _split(pixels, batch_size or 1024))
+        else map(ChannelStats, _split(pixels, batch_size or 8192))
     )
     stats = ChannelStats()
     with progress_bar(_length(data), progress) as bar:

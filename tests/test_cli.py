@@ -1,0 +1,485 @@
+"""``normtut stats`` and `normtut.folders.scan` on real files, in real processes."""
+
+import json
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+
+from normtut import ChannelStats, dataset_stats
+from normtut.cli import main
+from normtut.data import PhotoPatches, photos
+from normtut.folders import FileError, Report, image_files, scan, to_array
+
+PHOTO = photos("cat")["cat"]
+
+
+def save(path, pixels=None, **options):
+    """Write an array (H, W[, C]) or a PIL image; returns the path."""
+    image = Image.fromarray(PHOTO.permute(1, 2, 0).numpy()) if pixels is None else pixels
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **options)
+    return path
+
+
+def rgb(path) -> ChannelStats:
+    """What decoding a file as everybody does gives."""
+    with Image.open(path) as image:
+        return ChannelStats(np.asarray(image.convert("RGB")).transpose(2, 0, 1).copy())
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def same(stats: ChannelStats, other: ChannelStats) -> None:
+    for name in ("count", "images", "mean", "std", "min", "max", "image_means", "image_stds"):
+        assert getattr(stats, name) == getattr(other, name), name
+
+
+def stats_json(capsys, *arguments) -> tuple[int, dict]:
+    status = main(["stats", "--json", "--quiet", *map(str, arguments)])
+    return status, json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ten small photographs in every lossless and lossy format, in subfolders."""
+    data = PhotoPatches(train=False).data
+    suffixes = ("png", "jpg", "webp", "bmp", "tif", "gif", "ppm", "tga", "jp2", "jpeg")
+    for i, suffix in enumerate(suffixes):
+        save(tmp_path / f"class {i % 3}" / f"{i}.{suffix}", data[25 * i])
+    return tmp_path
+
+
+# -- what is counted ------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_the_sum_of_its_files(folder):
+    expected = ChannelStats()
+    for path in image_files(folder):
+        expected.merge(rgb(path))
+    for workers in (0, 1, 3):
+        for batch_size in (1, 3, 64):
+            same(scan(folder, workers=workers, batch_size=batch_size).stats, expected)
+    same(dataset_stats(folder, progress=False), expected)
+    same(dataset_stats(str(folder), progress=False, num_workers=2), expected)
+    assert scan(folder, batch_size=4).stats.batch_stds.count == 3
+
+
+def test_lossless_files_give_the_digits_of_the_pixels(tmp_path):
+    data = PhotoPatches(train=False).data[:20]
+    for i, pixels in enumerate(data):
+        save(tmp_path / f"{i}.png", pixels)
+    same(scan(tmp_path).stats, ChannelStats(torch.from_numpy(data).permute(0, 3, 1, 2)))
+
+
+def test_kinds_of_files(tmp_path):
+    """Each kind is handled as the table at `scan` says."""
+    x = noise(12, 9, 3)
+    gray, rgba = noise(12, 9), noise(12, 9, 4)
+    palette = Image.fromarray(x).quantize(16)
+    clear = Image.fromarray(x).quantize(16)
+    clear.info["transparency"] = 3
+    cmyk = (
+        Image.fromarray(rgba, "CMYK")
+        if PIL.__version__ < "11"
+        else Image.frombytes("CMYK", (9, 12), rgba.tobytes())
+    )
+    bits = Image.fromarray(gray).convert("1")
+    deep = (np.arange(108, dtype=np.uint16) * 600).reshape(12, 9)
+    cases = {
+        "gray.png": (gray, gray, None),
+        "bits.png": (bits, np.asarray(bits).astype(np.uint8) * 255, None),
+        "alpha.png": (rgba, rgba[..., :3], "transparency dropped"),
+        "gray alpha.png": (noise(12, 9, 2), noise(12, 9, 2)[..., 0], "transparency dropped"),
+        "palette.png": (palette, np.asarray(palette.convert("RGB")), None),
+        "clear.png": (clear, np.asarray(palette.convert("RGB")), "transparency dropped"),
+        "cmyk.tif": (cmyk, np.asarray(cmyk.convert("RGB")), "converted from CMYK to RGB"),
+        "deep.png": (deep, deep, None),
+        "deep.tif": (deep, deep, None),
+    }
+    for name, (pixels, expected, note) in cases.items():
+        path = save(tmp_path / name, pixels)
+        report = scan(path)
+        expected = expected[None] if expected.ndim == 2 else expected.transpose(2, 0, 1)
+        same(report.stats, ChannelStats(np.ascontiguousarray(expected)))
+        assert list(report.notes) == ([note] if note else []), name
+        with Image.open(path) as image:
+            array = to_array(image)
+        same(ChannelStats(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy()), report.stats)
+
+
+def test_transparent_pixels_count_as_they_are(tmp_path):
+    x = np.zeros((4, 4, 4), np.uint8)
+    x[..., :3] = 200  # fully transparent, but light: blending with black would give 0
+    assert scan(save(tmp_path / "a.png", x)).stats.mean == (200 / 255,) * 3
+
+
+def test_exif_orientation_is_applied_before_cropping(tmp_path):
+    x = noise(8, 16, 3)
+    x[:, :4] = 0  # a dark border on the left; a viewer that rotates shows it on top
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save(tmp_path / "rotated.png", x, exif=exif)
+    report = scan(path, crop=8)
+    upright = np.rot90(x, -1)[4:12]
+    same(report.stats, ChannelStats(upright.transpose(2, 0, 1).copy()))
+    assert list(scan(path).sizes) == [(8, 16)]
+
+
+def test_several_frames_count_as_the_first(tmp_path):
+    frames = [Image.fromarray(noise(6, 6, 3, seed=s)) for s in range(3)]
+    path = save(tmp_path / "frames.tif", frames[0], save_all=True, append_images=frames[1:])
+    same(scan(path).stats, ChannelStats(noise(6, 6, 3).transpose(2, 0, 1).copy()))
+
+
+def png16(path, levels):
+    """A 16-bit RGB file, which Pillow cannot write."""
+    h, w, _ = levels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", w, h, 16, 2, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+    return path
+
+
+def test_sixteen_bit_colour_is_noted(tmp_path):
+    levels = np.random.default_rng(0).integers(0, 65536, (5, 7, 3), dtype=np.uint16)
+    report = scan(png16(tmp_path / "deep.png", levels))
+    same(report.stats, ChannelStats((levels >> 8).astype(np.uint8).transpose(2, 0, 1).copy()))
+    assert "16-bit colour" in report.warnings()[0]
+
+
+def test_gray_among_colour_counts_as_equal_channels(tmp_path):
+    data = noise(5, 4, 4, 3)
+    for i in range(3):
+        save(tmp_path / f"{i}.png", data[i])
+    gray = [save(tmp_path / f"{i}.png", data[i, ..., 0]) for i in (3, 4)]
+    x = torch.from_numpy(data).permute(0, 3, 1, 2).clone()
+    x[3:] = x[3:, :1]
+    for batch_size in (1, 2, 5):  # gray in batches of its own, and mixed with colour
+        report = scan(tmp_path, batch_size=batch_size)
+        assert report.stats == ChannelStats(*x.split(batch_size)), batch_size
+        assert report.warnings() == ["2 of 5 images: gray, counted as R = G = B"]
+    only = scan(gray[0].parent / "3.png")
+    assert (only.stats.channels, only.warnings()) == (1, [])
+    with pytest.warns(UserWarning, match="2 of 5 images: gray"):
+        dataset_stats(tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(("resize", "crop"), [(20, None), (None, 17), (40, 24)])
+def test_resize_and_crop_are_torchvisions(folder, resize, crop):
+    steps = [transforms.Resize(resize)] if resize else []
+    steps += [transforms.CenterCrop(crop)] if crop else []
+    recipe = transforms.Compose([*steps, transforms.PILToTensor()])
+    expected = ChannelStats(*(recipe(Image.open(p).convert("RGB")) for p in image_files(folder)))
+    same(scan(folder, resize=resize, crop=crop).stats, expected)
+
+
+def test_sixteen_bit_images_can_be_resized(tmp_path):
+    path = save(tmp_path / "deep.png", np.full((10, 20), 30000, np.uint16))
+    report = scan(path, resize=5, crop=5)
+    assert (report.stats.mean, report.stats.count) == ((30000 / 65535,), 25)
+
+
+# -- bad files ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bad(folder, monkeypatch):
+    """The folder with files that cannot be counted, and part of the reason for each."""
+    whole = (folder / "class 1" / "1.jpg").read_bytes()
+    (folder / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "truncated.png").write_bytes((folder / "class 0" / "0.png").read_bytes()[:-60])
+    (folder / "empty.png").touch()
+    (folder / "notes.txt").write_text("not an image")
+    (folder / "lies.jpg").write_text("<svg/>")
+    save(folder / "floats.tif", np.zeros((3, 3), np.float32))
+    os.mkfifo(folder / "pipe")
+    save(folder / "bomb.png", np.zeros((101, 100, 3), np.uint8))
+    save(folder / "great bomb.png", np.zeros((300, 100, 3), np.uint8))
+    (folder / ".hidden").write_text("left out, as promised")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
+    return folder, {
+        "truncated.jpg": "runcated",
+        "truncated.png": "",
+        "empty.png": "empty file",
+        "notes.txt": "not an image",
+        "lies.jpg": "not an image",
+        "floats.tif": "mode F",
+        "pipe": "not a regular file",
+        "bomb.png": "MAX_IMAGE_PIXELS (10,000)",
+        "great bomb.png": "MAX_IMAGE_PIXELS (10,000)",
+    }
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bad_files_are_skipped_counted_and_listed(bad, capsys, workers):
+    folder, reasons = bad
+    status, result = stats_json(capsys, folder, "--workers", workers)
+    assert status == 1
+    assert result["images"] == 10
+    skipped = {os.path.basename(s["path"]): s["reason"] for s in result["skipped"]}
+    assert skipped.keys() == reasons.keys()
+    for name, reason in reasons.items():
+        assert reason in skipped[name]
+        assert skipped[name]
+    for name in reasons:
+        (folder / name).unlink()
+    assert stats_json(capsys, folder) == (0, {**result, "skipped": []})
+
+
+def test_the_table_lists_them_too(bad, capsys):
+    folder, reasons = bad
+    assert main(["stats", "--quiet", str(folder)]) == 1
+    out = capsys.readouterr().out
+    assert f"{len(reasons)} skipped:" in out
+    for name in reasons:
+        assert f"{folder / name}: " in out
+    with pytest.warns(UserWarning, match="9 files were skipped: .*; and 6 more"):
+        dataset_stats(folder, progress=False)
+
+
+def test_strict_stops_at_the_first(bad, capsys):
+    folder, reasons = bad
+    first = next(p for p in image_files(folder) if os.path.basename(p) in reasons)
+    for workers in (0, 2):
+        with pytest.raises(FileError) as error:
+            scan(folder, strict=True, workers=workers)
+        assert error.value.path == first
+    assert main(["stats", "--quiet", "--strict", str(folder)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert first in captured.err
+
+
+def test_an_image_smaller_than_the_crop_is_skipped_not_padded(tmp_path, capsys):
+    save(tmp_path / "small.png", noise(10, 30, 3))
+    save(tmp_path / "large.png", noise(20, 20, 3))
+    status, result = stats_json(capsys, tmp_path, "--crop", 20)
+    assert (status, result["images"], result["count"]) == (1, 1, 400)
+    assert "fewer than the crop of 20" in result["skipped"][0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("make", "status", "message"),
+    [
+        (lambda p: p / "nowhere", 2, "no such file or folder"),
+        (lambda p: p, 2, "no files in the folder"),
+        (lambda p: (p / "x.png").write_text("x") and p, 1, "none of 1 files could be read; .*not an image"),
+    ],
+)
+def test_nothing_to_count(tmp_path, capsys, make, status, message):
+    path = make(tmp_path)
+    assert main(["stats", "--quiet", str(path)]) == status
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert re.search(message, captured.err)
+    with pytest.raises((ValueError, OSError), match=message):
+        dataset_stats(path, progress=False)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--resize", "0"], ["--crop", "-1"], ["--workers", "x"], ["--frobnicate"]]
+)
+def test_wrong_usage(tmp_path, capsys, arguments):
+    with pytest.raises(SystemExit) as error:
+        main(["stats", str(tmp_path), *arguments])
+    assert error.value.code == 2
+    assert "usage: normtut" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="must be at least"):
+        scan(tmp_path, batch_size=0)
+
+
+def test_links_are_followed_once(folder):
+    before = len(image_files(folder))
+    (folder / "class 0" / "loop").symlink_to(folder)
+    assert len(image_files(folder)) == before
+    assert image_files(folder) == sorted(image_files(folder))
+
+
+# -- what is printed ------------------------------------------------------------------------------------
+
+
+def test_json(folder, capsys):
+    status, result = stats_json(capsys, folder)
+    expected = scan(folder).stats
+    assert status == 0
+    assert (result["images"], result["count"], result["skipped"], result["partial"]) == (10, 10240, [], False)
+    for name in ("mean", "std", "min", "max"):
+        assert tuple(result[name]) == getattr(expected, name)
+
+
+def test_table(folder, capsys):
+    assert main(["stats", "--quiet", str(folder)]) == 0
+    out = capsys.readouterr().out
+    stats = scan(folder).stats
+    assert "images   10 (10 of 32 × 32)" in out
+    assert "pixels   10,240 of each channel" in out
+    assert repr(stats) in out
+    for channel, mean, std in zip("RGB", stats.mean, stats.std, strict=True):
+        assert [
+            line
+            for line in out.splitlines()
+            if line.startswith(channel) and f"{mean:.6f}" in line and f"{std:.6f}" in line
+        ]
+
+
+# -- stopped, shared, killed ----------------------------------------------------------------------------
+
+
+def test_stop_gives_what_has_been_counted(tmp_path):
+    for i in range(40):
+        save(tmp_path / f"{i:02}.png", noise(4, 4, 3, seed=i))
+    stop = threading.Event()
+    stop.set()
+    report = scan(tmp_path, batch_size=16, stop=stop)
+    assert report.partial
+    assert report.stats.images == 8
+    expected = ChannelStats(*(noise(4, 4, 3, seed=i).transpose(2, 0, 1).copy() for i in range(8)))
+    same(report.stats, expected)
+    assert any("only a part" in w for w in report.warnings())
+
+
+def test_shares_add_up(folder):
+    (folder / "bad.txt").write_text("x")
+    whole = scan(folder, batch_size=2)
+    for world in (2, 3, 11):
+        merged = Report()
+        for rank in reversed(range(world)):
+            merged.merge(scan(folder, batch_size=2, share=(rank, world)))
+        assert merged.stats == whole.stats
+        assert [str(e) for e in merged.skipped] == [str(e) for e in whole.skipped]
+        assert (merged.sizes, merged.notes) == (whole.sizes, whole.notes)
+    report = scan(folder, share=(0, 2))
+    save(folder / "new.png")
+    with pytest.raises(ValueError, match="different lists of files"):
+        report.merge(scan(folder, share=(1, 2)))
+
+
+def start(*command, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-m", *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        start_new_session=True,
+    )
+
+
+def finish(process, timeout=240):
+    try:
+        return (*process.communicate(timeout=timeout), process.returncode)
+    finally:
+        if process.poll() is None:  # nothing is left behind, whatever happened
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def torchrun(world, *command):
+    return start(
+        "torch.distributed.run", "--standalone", "--nproc-per-node", world, "-m", "normtut", *command
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 3])
+def test_torchrun_prints_the_same_digits(folder, world, capsys):
+    for i in range(90):  # four batches
+        save(folder / "more" / f"{i}.png", noise(3, 3, 3, seed=i))
+    _, expected = stats_json(capsys, folder)
+    out, err, status = finish(torchrun(world, "stats", "--json", "--quiet", folder))
+    assert status == 0, err
+    assert json.loads(out) == expected  # printed once
+
+
+@pytest.mark.slow
+def test_torchrun_with_a_failure_tells_and_ends(folder):
+    (folder / "bad.jpg").write_text("x")
+    out, err, status = finish(torchrun(2, "stats", "--quiet", "--strict", folder))
+    assert status != 0
+    assert out == ""
+    assert err.count("bad.jpg: not an image") == 1
+
+
+@pytest.mark.slow
+def test_a_killed_process_fails_the_others_with_a_message(tmp_path):
+    slow_files(tmp_path)
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = str(s.getsockname()[1])
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    processes = [start("normtut", "stats", "--json", tmp_path, RANK=str(r), **group) for r in (0, 1)]
+    try:
+        wait_until_reading(processes[1].pid, tmp_path)
+        processes[1].kill()
+    finally:
+        out, err, status = finish(processes[0])
+        finish(processes[1])
+    assert status == 1, err
+    assert out == ""
+    assert "could not collect the statistics of the 2 processes: one of them has died" in err
+
+
+def slow_files(folder):
+    """128 files, four batches, that take some seconds together: one, by many names."""
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("needs /proc to see which files another process is reading")
+    first = save(folder / "000.png", noise(1500, 1500, 3), compress_level=1)
+    for i in range(1, 128):
+        (folder / f"{i:03}.png").hardlink_to(first)
+
+
+@pytest.mark.slow
+def test_interrupted_it_prints_what_it_has(tmp_path):
+    slow_files(tmp_path)
+    process = start("normtut", "stats", "--json", "--workers", "1", tmp_path)
+    try:
+        wait_until_reading(process.pid, tmp_path)
+        process.send_signal(signal.SIGINT)
+    finally:
+        out, err, status = finish(process)
+    assert status == 130, err
+    result = json.loads(out)
+    assert result["partial"] is True
+    assert 0 < result["images"] < 128
+    assert result["count"] == result["images"] * 1500 * 1500
+    assert "Traceback" not in err
+
+
+def wait_until_reading(pid, folder, seconds=120):
+    """Until a process has one of the folder's files open."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        except FileNotFoundError:
+            links = []
+        if any(link.startswith(str(folder)) for link in links):
+            return
+        time.sleep(0.01)
+    raise AssertionError("it never opened a file")
