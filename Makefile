@@ -12,12 +12,13 @@ else
   READY := $(VENV)/.ready
 endif
 
-.PHONY: help supported book test lint refresh serve bench lock set-repository clean
+.PHONY: help supported experiments book test lint refresh serve bench lock set-repository clean
 help:
 	@echo "make book      build the book to _build/html"
 	@echo "make test      run every test, and every chapter against its stored outputs"
 	@echo "make refresh   re-execute the chapters in place (ONLY='book/02_inverse.ipynb' for some)"
 	@echo "make serve     serve the built book on localhost"
+	@echo "make experiments   run what is missing in the results that chapter 13 draws"
 	@echo "make bench     run the benchmarks"
 	@echo "make lock      resolve requirements.txt anew from pyproject.toml"
 	@echo "make set-repository URL=https://github.com/you/normtut"
@@ -48,6 +49,9 @@ refresh: $(READY)
 
 serve: book
 	@$(RUN) -m http.server --bind 127.0.0.1 --directory _build/html 8000
+
+experiments: $(READY)
+	@$(RUN) -m normtut.experiments $(ARGS)
 
 bench: $(READY)
 	@$(RUN) -m benchmarks $(ONLY)

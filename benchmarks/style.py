@@ -218,7 +218,7 @@ def speed(repeats: int) -> None:
 
 
 @torch.inference_mode()
-def quality(content_folder: str | None, style_folder: str | None, sheet: str | None) -> None:
+def quality(content_folder: str | None, style_folder: str | None, sheet: str | None, painter: str) -> None:
     contents = pictures(content_folder, 4, data.photos("astronaut", "cat", "coffee", "rocket"), 384)
     names = ("strokes", "mosaic", "waves", "halftone", "planes", "hatching")
     styles = pictures(style_folder, 6, data.styles(*names), 384)
@@ -230,6 +230,8 @@ def quality(content_folder: str | None, style_folder: str | None, sheet: str | N
         j: [{k: m(x) for k, x in group.items()} for group in (contents, styles)] for j, m in found.items()
     }
     for name, paint in painters().items():
+        if painter not in name:
+            continue
         painted = {(c, s): paint(contents[c], styles[s]) for c in contents for s in styles}
         for judge, model in found.items():
             at, like = looks[judge]
@@ -254,6 +256,9 @@ def main() -> None:
     parser.add_argument("--content", help="folder of contents that were not trained on")
     parser.add_argument("--style", help="folder of styles that were not trained on")
     parser.add_argument("--sheet", help="folder for contact sheets of the pictures")
+    parser.add_argument(
+        "--painter", default="", help="measure distances only of painters whose names contain this"
+    )
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", choices=("speed", "quality"))
@@ -270,7 +275,7 @@ def main() -> None:
     if args.only != "quality":
         speed(args.repeats)
     if args.only != "speed":
-        quality(args.content, args.style, args.sheet)
+        quality(args.content, args.style, args.sheet, args.painter)
 
 
 if __name__ == "__main__":

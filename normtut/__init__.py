@@ -59,6 +59,7 @@ _SUBMODULES = (
     "data",
     "distributed",
     "exercises",
+    "experiments",
     "folders",
     "functional",
     "layers",
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from . import data as data
     from . import distributed as distributed
     from . import exercises as exercises
+    from . import experiments as experiments
     from . import folders as folders
     from . import functional as functional
     from . import layers as layers
