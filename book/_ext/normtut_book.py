@@ -145,8 +145,10 @@ def page_context(
     for kind in ("script_files", "css_files"):
         files = context.get(kind, [])
         context[kind] = [f for f in files if not str(getattr(f, "filename", f)).endswith(UNUSED)]
-    # docutils gives each entry of the bibliography a role that ARIA has withdrawn.
-    context["body"] = context.get("body", "").replace('role="doc-biblioentry"', 'role="listitem"')
+    # docutils gives each entry of the bibliography a role that ARIA has withdrawn, and Markdown a table's empty
+    # corner the rank of a header.
+    body = context.get("body", "").replace('role="doc-biblioentry"', 'role="listitem"')
+    context["body"] = re.sub(r'<th class="head">(<p></p>)?</th>', "<td></td>", body)
 
 
 ICON_SCRIPT = re.compile(
