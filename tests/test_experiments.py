@@ -23,17 +23,21 @@ def small(data, n=64):
 
 
 def test_the_stored_runs_are_complete():
-    """Five norms at five batch sizes and six numbers of groups, three seeds each, nothing twice."""
+    """Five norms at five batch sizes and six numbers of groups, nothing twice.
+
+    Two seeds where chapter 13 says so, three everywhere else.
+    """
     runs = [r for r in experiments.results() if r.data == "patches"]
     assert len({r.key for r in runs}) == len(runs)
     for norm in ("batch", "group", "layer", "instance", "none"):
         for size in SIZES:
             groups = 8 if norm == "group" else 0
             seeds = {r.seed for r in runs if (r.norm, r.batch_size, r.groups) == (norm, size, groups)}
-            assert seeds >= {0, 1, 2}, (norm, size)
+            few = size == 2 and norm in ("instance", "none")
+            assert seeds >= ({0, 1} if few else {0, 1, 2}), (norm, size)
     for groups in (1, 2, 4, 8, 16, 32):
         seeds = {r.seed for r in runs if (r.norm, r.batch_size, r.groups) == ("group", 8, groups)}
-        assert seeds >= {0, 1, 2}, groups
+        assert seeds >= ({0, 1, 2} if groups == 8 else {0, 1}), groups
     assert all(0 < r.error < 1 and (r.norm == "batch") != math.isnan(r.recalibrated_error) for r in runs)
 
 
