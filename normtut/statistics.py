@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from os import PathLike
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,10 +24,12 @@ from torch import Tensor
 __all__ = ["ChannelStats", "Moments", "dataset_stats"]
 
 #: Pixels that are converted at once: what fits into the cache of a processor core.
-_PIECE = 2**20
+_PIECE = 2**19
 
 #: Above this, squares leave the range of float64.
 _HUGE = 1e150
+
+_T = TypeVar("_T")
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -482,48 +485,70 @@ def _of_levels(x: Tensor) -> ChannelStats:
     n, c, h, w = x.shape
     top = TOP[x.dtype]
     channels_last = not x.is_contiguous()  # as arrays of images are: read them as they lie in memory
-    s1, s2 = np.empty((2, n, c), np.int64)
     low, high = np.full(c, top), np.zeros(c, np.int64)
     step = max(1, _PIECE // (c * h * w))
-    # Allocating it once makes all the difference: fresh memory costs more than the arithmetic.
-    buffer = torch.empty(
-        _PIECE, dtype=torch.float32 if x.dtype == torch.uint8 else torch.float64, device=x.device
-    )
-    for i in range(0, n, step):
-        piece = x[i : i + step]
+
+    def count(start: int) -> tuple[Ints, Ints, Ints, Ints]:
+        piece = x[start : start + step]
         piece = piece if x.dtype == torch.uint8 else piece.to(torch.int32)  # torch has no minimum of uint16
         if channels_last:
             piece = piece.permute(0, 2, 3, 1).contiguous()
-            sums = [s.view(-1, w, c).sum(1) for s in _column_sums(piece.view(-1, h, w * c), buffer)]
+            s1, s2 = (s.view(-1, w, c).sum(1) for s in _column_sums(piece.view(-1, h, w * c), top))
         else:
-            sums = [s.view(-1, c, w).sum(2) for s in _column_sums(piece.view(-1, h, w), buffer)]
-        s1[i : i + step], s2[i : i + step] = (s.cpu().numpy() for s in sums)
+            s1, s2 = (s.view(-1, c, w).sum(2) for s in _column_sums(piece.view(-1, h, w), top))
+        least, most = low, high
         if low.any() or (high < top).any():  # else black and white have been seen in every channel
-            # over the images, over the rows, over the columns
-            order = (0, 0, 0) if channels_last else (0, 1, 1)
-            low = np.minimum(low, _reduce(torch.amin, piece, order))
-            high = np.maximum(high, _reduce(torch.amax, piece, order))
+            # Over the images, over the rows, over the columns: much faster than over all at once.
+            axes = (0, 0, 0) if channels_last else (0, 1, 1)
+            least, most = (_reduce(f, piece, axes) for f in (torch.amin, torch.amax))
+        return s1.cpu().numpy(), s2.cpu().numpy(), least, most
+
+    sums = []
+    for s1, s2, least, most in _in_threads(count, range(0, n, step), x.device):
+        sums.append((s1, s2))
+        low, high = np.minimum(low, least), np.maximum(high, most)
+    s1, s2 = (np.concatenate(parts) for parts in zip(*sums, strict=True))
     return from_level_sums(np.full(n, h * w), s1, s2, low, high, top)
 
 
-def _column_sums(rows: Tensor, buffer: Tensor) -> tuple[Tensor, Tensor]:
+def _in_threads(f: Callable[[int], _T], items: Sequence[int], device: torch.device) -> Iterator[_T]:
+    """``map`` in as many threads as torch would use.
+
+    Torch's own threads wait for one another after every operation, which makes them slow on a busy machine;
+    these work on one piece each.
+    """
+    threads = min(torch.get_num_threads(), len(items)) if device.type == "cpu" else 1
+    if threads == 1:
+        yield from map(f, items)
+        return
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield from pool.map(f, items)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _column_sums(rows: Tensor, top: int) -> tuple[Tensor, Tensor]:
     """Sums of levels and of squared levels over the middle axis of a contiguous tensor (K, H, L).
 
     In floating point, which is faster than integers, and exact: up to 256 squares of uint8 levels are summed
     to integers below 2²⁴ in float32, as many of uint16 levels to integers below 2⁵³ in float64.
     """
-    k, _, w = rows.shape
+    k, h, w = rows.shape
+    size = max(1, min(256, h, _PIECE // (k * w)))
+    # A buffer: with fresh memory for every part, the system would take longer than the arithmetic.
+    buffer = torch.empty(k, size, w, dtype=torch.float32 if top == 255 else torch.float64, device=rows.device)
     sums: list[Tensor] = []
-    for part in _split(rows, max(1, min(256, len(buffer) // (k * w))), dim=1):
-        x = buffer[: part.numel()] if part.numel() <= len(buffer) else buffer.new_empty(part.numel())
-        x = x.view(part.shape).copy_(part)
+    for part in _split(rows, size, dim=1):
+        x = buffer[:, : part.shape[1]].copy_(part)
         new = x.sum(1).to(torch.int64), x.mul_(x).sum(1).to(torch.int64)
         sums = [a.add_(b) for a, b in zip(sums, new, strict=True)] if sums else list(new)
     return sums[0], sums[1]
 
 
 def _reduce(f: Callable[[Tensor, int], Tensor], x: Tensor, axes: Iterable[int]) -> Ints:
-    """``f`` over one axis after the other: much faster than over all at once."""
+    """``f`` over one axis after the other."""
     for axis in axes:
         x = f(x, axis)
     return x.cpu().numpy().astype(np.int64)
@@ -546,14 +571,13 @@ def _of_floats(x: Tensor) -> ChannelStats:
             f"{int((x.abs() >= _HUGE).sum())} infinite values (or beyond {_HUGE:g}): they have no std"
         )
     n, c, h, w = x.shape
-    size = max(1, _PIECE // 4)  # float64 numbers, and several temporary copies of them
-    step = max(1, size // (c * h * w))
+    step = max(1, _PIECE // (c * h * w))
     means, stds = np.empty((n, c)), np.empty((n, c))
     pixels = _nothing(c)
     for i in range(0, n, step):
         piece = x[i : i + step].cpu().double()
         images = _nothing(c)
-        for part in _split(piece, max(1, size // (len(piece) * c * w)), dim=2):
+        for part in _split(piece, max(1, _PIECE // (len(piece) * c * w)), dim=2):
             images += Moments.of(part.transpose(0, 1).reshape(c, -1).numpy())
         pixels += images
         if step == 1:
