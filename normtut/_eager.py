@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .core import moments, normalize
+from .core import denormalize, moments, normalize
 
 # Elements of a piece, per thread: 512 KiB of float32.
 _PIECE = 1 << 17
@@ -82,10 +82,7 @@ class Standardize(torch.autograd.Function):
             return (None,) * 6
         if torch.is_grad_enabled():
             mean, std = _moments(x, dim, ctx.eps, ctx.center)
-            z = (x - mean) / std
-            dx = _without_mean_and_z(g * weight, z, dim, ctx.center) / std
-            dw, db = (g * z).sum_to_size(weight.shape), g.sum_to_size(bias.shape)
-            return dx.to(x.dtype), dw.to(weight.dtype), db.to(bias.dtype), None, None, None
+            return *_gradients(x, weight, bias, mean, std, g, dim, ctx.center), None, None, None
         rstd = (var + ctx.eps).rsqrt_()
         dx = torch.empty_like(x)
         dw, db = (torch.zeros_like(weight, dtype=mean.dtype) for _ in range(2))
@@ -132,14 +129,35 @@ class Standardize(torch.autograd.Function):
         return torch.vmap(lambda x, w, b: compose(x, w, b, *args), in_dims[:3])(x, weight, bias), (0, 0, 0)
 
 
+class Traced(torch.autograd.Function):
+    """The same for `torch.compile`, which needs the formulas and not the pieces."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dim: tuple[int, ...], eps: float, center: bool
+    ) -> Any:
+        """`compose`, keeping what the gradient needs."""
+        y, mean, var = compose(x, weight, bias, dim, eps, center)
+        ctx.save_for_backward(x, weight, bias, mean, (var + eps).sqrt())
+        ctx.dim, ctx.center = dim, center
+        ctx.mark_non_differentiable(mean, var)
+        return y, mean, var
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, *_: Any) -> Any:
+        """The formula of `Standardize`."""
+        x, weight, bias, mean, std = ctx.saved_tensors
+        return *_gradients(x, weight, bias, mean, std, g, ctx.dim, ctx.center), None, None, None
+
+
 def compose(
     x: Tensor, weight: Tensor, bias: Tensor, dim: tuple[int, ...], eps: float, center: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What `Standardize` must agree with, as one reads it; compilers make it fast themselves."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    z = normalize(wide, *_moments(wide, dim, eps, center))
+    y = denormalize(normalize(wide, *_moments(wide, dim, eps, center)), bias, weight).to(x.dtype)
     mean, std = _moments(wide.detach(), dim, 0.0, center)
-    return (z * weight + bias).to(x.dtype), mean, std.square()
+    return y, mean, std.square()
 
 
 def _moments(x: Tensor, dim: tuple[int, ...], eps: float, center: bool) -> tuple[Tensor, Tensor]:
@@ -152,6 +170,29 @@ def _moments(x: Tensor, dim: tuple[int, ...], eps: float, center: bool) -> tuple
 def _without_mean_and_z(g: Tensor, z: Tensor, dim: tuple[int, ...], center: bool) -> Tensor:
     rest = g - z * (g * z).mean(dim, keepdim=True)
     return rest - g.mean(dim, keepdim=True) if center else rest
+
+
+def _gradients(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    std: Tensor,
+    g: Tensor,
+    dim: tuple[int, ...],
+    center: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    z = (x - mean) / std
+    gz = g * z
+    # One pass over the axes that share both statistics and weight; all other sums are of its results.
+    inner = [d for d in dim if weight.shape[d] == 1]
+    a, b = (t.sum(inner, keepdim=True, dtype=z.dtype) if inner else t.to(z.dtype) for t in (g, gz))
+    m = math.prod([x.shape[d] for d in dim])
+    dx = g * weight - z * ((b * weight).sum(dim, keepdim=True) / m)
+    if center:
+        dx = dx - (a * weight).sum(dim, keepdim=True) / m
+    dw, db = b.sum_to_size(weight.shape), a.sum_to_size(bias.shape)
+    return (dx / std).to(x.dtype), dw.to(weight.dtype), db.to(bias.dtype)
 
 
 def _pieces(x: Tensor, dim: tuple[int, ...], *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
