@@ -54,8 +54,15 @@ class Moments:
     @classmethod
     def of(cls, v: Floats) -> Moments:
         """Of the rows of a float64 array (C, n), all finite."""
-        exponent = math.frexp(float(np.abs(v).max(initial=0.0)))[1]
+        size = np.abs(v)
+        exponent = math.frexp(float(size.max(initial=0.0)))[1]
         exponent = exponent if abs(exponent) > 300 else 0
+        # Numbers so much smaller than the largest that their squares would be lost are counted by themselves.
+        lost = (size > 0) & (size < math.ldexp(1.0, exponent - 460))
+        if lost.any():
+            small = np.where(lost, v, 0.0)
+            both = cls.of(v - small) + cls.of(small)
+            return cls(v.shape[1], both.total, both.squares)
         # Very large or small numbers are scaled by a power of two, which is exact: no square is out of range.
         v, unit = np.ldexp(v, -exponent) if exponent else v, Fraction(2) ** exponent
         squares = exact_sums(_exact_squares(v))
