@@ -67,15 +67,18 @@ def _add_stats(commands: Any) -> None:
 
 
 def _positive(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+    return _at_least(1, text)
 
 
 def _natural(text: str) -> int:
-    if (value := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"must not be negative, got {value}")
-    return value
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    with suppress(ValueError):
+        if int(text) >= least:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text!r}")
 
 
 def _stats(args: argparse.Namespace) -> int:
@@ -106,7 +109,7 @@ def _stats(args: argparse.Namespace) -> int:
                     raise r
                 report.merge(r)
             if not report.stats.count and not report.partial:
-                raise FileError(args.path, f"no file could be read; {report.skipped[0]}")
+                raise FileError(args.path, f"no file could be counted; {report.skipped[0]}")
         except FileError as error:
             return _fail(error, rank, 1)
         except (OSError, ValueError) as error:

@@ -55,11 +55,14 @@ def moments(
     Raises:
         TypeError: if ``x`` is not floating point.
         ValueError: if ``eps`` is negative, or there is nothing to average over.
+        IndexError: if ``x`` has no such axis.
     """
     _check_float("x", x)
     if not eps >= 0:
         raise ValueError(f"eps must be >= 0, got {eps}")
     dims = (dim,) if isinstance(dim, int) else tuple(dim)
+    if not all(-x.ndim <= d < x.ndim for d in dims):
+        raise IndexError(f"dim={dim} names an axis that x of shape {tuple(x.shape)} does not have")
     if math.prod([x.shape[d] for d in dims]) == 0:
         raise ValueError(f"x of shape {tuple(x.shape)} has no elements over dim={dim}: they have no mean")
     # var_mean makes two passes (or merges, Chan et al. 1983); never E[x²] − E[x]², which cancels.
@@ -131,6 +134,10 @@ def inverse_stats(mean, std):  # type: ignore[no-untyped-def]
         ValueError: if a std is zero or not finite, or if the lengths differ.
     """
     if isinstance(mean, Tensor | np.ndarray):
+        if mean.shape != std.shape:
+            raise ValueError(
+                f"mean and std must have the same shape, got {tuple(mean.shape)} and {tuple(std.shape)}"
+            )
         if not bool(((std != 0) & (abs(std) < math.inf)).all()):
             raise ValueError(f"std must be finite and not zero, got {std}")
         return 0.0 - mean / std, 1.0 / std  # 0 − m/s rather than −m/s: no negative zeros

@@ -128,10 +128,11 @@ def image_files(path: str | os.PathLike[str]) -> list[str]:
 
     found, visited = [], set()
     for folder, subfolders, files in os.walk(root, onerror=fail, followlinks=True):
-        visited.add(os.path.realpath(folder))
-        subfolders[:] = [
-            d for d in subfolders if d[0] != "." and os.path.realpath(os.path.join(folder, d)) not in visited
-        ]
+        if (real := os.path.realpath(folder)) in visited:
+            subfolders.clear()
+            continue
+        visited.add(real)
+        subfolders[:] = sorted(d for d in subfolders if d[0] != ".")  # the same ones on every machine
         found += [os.path.join(folder, f) for f in files if f[0] != "."]
     if not found:
         raise ValueError(f"no files in the folder {root}")
@@ -228,7 +229,7 @@ def scan(
             if pool:
                 pool.shutdown(cancel_futures=True)
     if not report.stats.count and world == 1 and not report.partial:
-        raise FileError(os.fspath(path), f"none of {len(files)} files could be read; {report.skipped[0]}")
+        raise FileError(os.fspath(path), f"none of {len(files)} files could be counted; {report.skipped[0]}")
     return report
 
 
@@ -260,6 +261,7 @@ class _Image:
     top: int
     size: tuple[int, int]
     notes: list[str]
+    levels: Ints | None = None  # (C, 256), of 8-bit images
 
 
 def _read(path: str, resize: int | None, crop: int | None) -> _Image | FileError:
@@ -295,7 +297,7 @@ def _read(path: str, resize: int | None, crop: int | None) -> _Image | FileError
         counts = np.array(image.histogram(), dtype=np.int64).reshape(-1, 256)
         low, high = (counts > 0).argmax(axis=1), 255 - (counts[:, ::-1] > 0).argmax(axis=1)
         sums = counts @ _LEVELS, counts @ _LEVELS**2
-        return _Image(image.width * image.height, *sums, low, high, 255, image.size, notes)
+        return _Image(image.width * image.height, *sums, low, high, 255, image.size, notes, counts)
     except UnidentifiedImageError:
         return FileError(path, "not an image of a known format")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -385,4 +387,6 @@ def _sums(images: Sequence[_Image]) -> ChannelStats:
     """Statistics of images with as many channels and the same top level."""
     n = np.array([i.pixels for i in images])
     s1, s2, low, high = (np.stack([getattr(i, name) for i in images]) for name in ("s1", "s2", "low", "high"))
-    return from_level_sums(n, s1, s2, low.min(axis=0), high.max(axis=0), images[0].top)
+    counted = [i.levels for i in images if i.levels is not None]
+    levels = sum(counted, np.zeros_like(counted[0])) if len(counted) == len(images) else None
+    return from_level_sums(n, s1, s2, low.min(axis=0), high.max(axis=0), images[0].top, levels)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import PIL.Image
 import torch
 from torch import Tensor
@@ -82,6 +83,13 @@ class _ChannelAffine(v2.Transform):  # type: ignore[misc]  # torchvision is unty
                 f"{type(self).__name__} needs a float tensor, got a PIL image; put v2.ToImage() and "
                 "v2.ToDtype(torch.float32, scale=True) (or ToTensor()) before it"
             )
+        # torchvision hands an array back as it is. Beside a tensor it is a label; alone, a picture.
+        arrays = [x for x in flat_inputs if isinstance(x, np.ndarray) and x.ndim >= 2]
+        if arrays and not any(isinstance(x, Tensor) for x in flat_inputs):
+            raise TypeError(
+                f"{type(self).__name__} needs a float tensor (…, C, H, W), got an array of shape "
+                f"{arrays[0].shape}; ToTensor() makes one of an array (H, W, C)"
+            )
 
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
         self._check_image(inpt)
@@ -139,7 +147,8 @@ class Normalize(_ChannelAffine):
         inplace: overwrite the input instead of allocating a new tensor.
 
     Raises:
-        TypeError: for PIL images and integer tensors, and for statistics that are not sequences of numbers.
+        TypeError: for PIL images, arrays and integer tensors, and for statistics that are not sequences of
+            numbers.
         ValueError: for statistics whose lengths differ, a std that is not positive and finite, fewer than
             three axes, another number of channels, and a std so small that the result leaves the dtype.
     """
@@ -188,8 +197,10 @@ def to_uint8(x: Tensor) -> Tensor:
     no level, becomes 0; ±inf are clamped. An ``Image`` or ``Video`` tv_tensor keeps its type.
 
     Raises:
-        TypeError: for other integer tensors and bools, whose range is not known.
+        TypeError: for other integer tensors and bools, whose range is not known, and for anything else.
     """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a tensor, got {type(x).__name__}")
     if x.dtype == torch.uint8:
         return x
     if not x.is_floating_point():

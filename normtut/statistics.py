@@ -8,18 +8,23 @@ fails in floating point, is right.
 from __future__ import annotations
 
 import math
+import operator
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from os import PathLike
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 __all__ = ["ChannelStats", "Moments", "dataset_stats"]
 
@@ -33,6 +38,9 @@ _T = TypeVar("_T")
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+#: Numbers of pixels, by channel and by level of uint8.
+Levels = tuple[tuple[int, ...], ...]
 
 #: The level that stands for 1.0, by the dtype of the pixels.
 TOP = {torch.uint8: 255, torch.uint16: 65535}
@@ -156,9 +164,13 @@ class ChannelStats:
 
     Args:
         data: batches to begin with, as for `update`.
+        levels: also count how many pixels have each of the 256 levels of uint8, for `quantile` and `median`.
+            It takes about twice the time.
     """
 
-    def __init__(self, *data: Tensor | NDArray[Any]) -> None:
+    def __init__(self, *data: Tensor | NDArray[Any] | Image, levels: bool = False) -> None:
+        self._count_levels = levels
+        self._levels: Levels | None = None
         self._pixels: Moments | None = None
         self._image_means: Moments | None = None
         self._image_stds: Moments | None = None
@@ -170,26 +182,40 @@ class ChannelStats:
 
     # -- counting ---------------------------------------------------------------------------------------
 
-    def update(self, batch: Tensor | NDArray[Any]) -> None:
+    def update(self, batch: Tensor | NDArray[Any] | Image, *, channel_dim: int | None = None) -> None:
         """Count the images of one batch.
 
         >>> stats = ChannelStats()
         >>> stats.update(torch.rand(8, 3, 4, 4))
+        >>> stats.update(np.zeros((2, 4, 4, 3), np.uint8), channel_dim=-1)
         >>> stats.images, stats.count
-        (8, 128)
+        (10, 160)
 
         Args:
-            batch: (…, C, H, W), of dtype uint8, uint16 or a floating type, on any device. An empty batch
-                changes nothing.
+            batch: a tensor or an array (…, C, H, W), of dtype uint8, uint16 or a floating type, on any
+                device; or a PIL image, converted as `normtut.folders.scan` describes. An empty batch changes
+                nothing.
+            channel_dim: the axis of the channels, if it is not the third from the end: −1 for (…, H, W, C).
 
         Raises:
             TypeError: for any other dtype: there is no agreed level that stands for 1.
-            ValueError: for fewer than three axes, another number of channels than before, or NaN or infinity
-                (or anything beyond 1e150) among the floats. Nothing of the batch has been counted then.
+            ValueError: for fewer than three axes, another number of channels than before, pixels that look
+                like (…, H, W, C) without a ``channel_dim`` that says so, or NaN or infinity (or anything
+                beyond 1e150) among the floats. Nothing of the batch has been counted then.
         """
         x = _as_tensor(batch)
         if x.ndim < 3:
             raise ValueError(f"batch must be (…, C, H, W), got shape {tuple(x.shape)}")
+        pixels = isinstance(batch, np.ndarray) or not x.is_floating_point()  # and no features of a network
+        if channel_dim is None and pixels and x.shape[-1] <= 4 and x.shape[-3] > 8:
+            raise ValueError(
+                f"batch of shape {tuple(x.shape)} looks like (…, H, W, C): say so with channel_dim=-1, "
+                f"or with channel_dim=-3 that it does have {x.shape[-3]} channels"
+            )
+        self._update(x if channel_dim is None else x.movedim(channel_dim, -3))
+
+    def _update(self, x: Tensor) -> ChannelStats:
+        """Count (…, C, H, W)."""
         if not (x.dtype in TOP or x.is_floating_point()):
             raise TypeError(
                 f"batch must be uint8, uint16 or floating point, got {x.dtype} of shape {tuple(x.shape)}: "
@@ -197,7 +223,8 @@ class ChannelStats:
             )
         if x.numel():
             x = x.detach().reshape(-1, *x.shape[-3:])
-            self._add(_of_levels(x) if x.dtype in TOP else _of_floats(x))
+            self._add(_of_levels(x, self._count_levels) if x.dtype in TOP else _of_floats(x))
+        return self
 
     def merge(self, other: ChannelStats) -> ChannelStats:
         """Count what ``other`` has counted, too; the order does not matter. Returns ``self``.
@@ -236,14 +263,13 @@ class ChannelStats:
         merged = ChannelStats()
         for state in states:
             merged.merge(ChannelStats().load_state_dict(state))
-        self.__dict__ = merged.__dict__
-        return self
+        return self._become(merged)
 
     def _add(self, other: ChannelStats) -> None:
         if other._pixels is None:
             return
         if self._pixels is None:
-            self.__dict__.update(other.__dict__)
+            self._become(other)
             return
         if other.channels != self.channels:
             raise ValueError(
@@ -254,6 +280,16 @@ class ChannelStats:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self._min = tuple(map(min, self._min, other._min))
         self._max = tuple(map(max, self._max, other._max))
+        if self._levels and other._levels:
+            rows = zip(self._levels, other._levels, strict=True)
+            self._levels = tuple(tuple(map(operator.add, a, b)) for a, b in rows)
+        else:
+            self._levels = None
+
+    def _become(self, other: ChannelStats) -> ChannelStats:
+        for name in _STATE:
+            setattr(self, name, getattr(other, name))
+        return self
 
     # -- results ----------------------------------------------------------------------------------------
 
@@ -293,6 +329,40 @@ class ChannelStats:
         """Largest pixel, by channel."""
         self._counted(self._pixels)
         return self._max
+
+    @property
+    def median(self) -> tuple[float, ...]:
+        """Median of all pixels, by channel: ``quantile(0.5)``."""
+        return self.quantile(0.5)
+
+    def quantile(self, q: float) -> tuple[float, ...]:
+        """The value below which a share ``q`` of the pixels lies, by channel; as `numpy.quantile` has it.
+
+        >>> pixels = torch.arange(5, dtype=torch.uint8).view(1, 1, 1, 5)
+        >>> [255 * v for v in ChannelStats(pixels, levels=True).quantile(0.3)]
+        [1.2]
+
+        Normalizing keeps the order of pixels, and so the quantiles of `after` are these, normalized.
+
+        Args:
+            q: from 0 to 1.
+
+        Raises:
+            ValueError: for ``q`` outside [0, 1]; or if the levels have not been counted: without
+                ``levels=True``, of pixels that are not uint8, or after `after`.
+        """
+        self._counted(self._pixels)
+        if not 0 <= q <= 1:
+            raise ValueError(f"q must be between 0 and 1, got {q}")
+        if self._levels is None:
+            raise ValueError("there are quantiles of uint8 pixels only, counted with levels=True")
+        place = Fraction(q) * (self.count - 1)
+        below = math.floor(place)
+        found = []
+        for counts in self._levels:
+            low, high = np.searchsorted(np.cumsum(counts), (below, math.ceil(place)), side="right").tolist()
+            found.append(float((low + (place - below) * (high - low)) / 255))
+        return tuple(found)
 
     @property
     def image_means(self) -> Moments:
@@ -352,6 +422,7 @@ class ChannelStats:
             part = getattr(self, name)
             setattr(result, name, Moments(part.count, part.total * channels, part.squares * channels))
         result._min, result._max = self._min * channels, self._max * channels
+        result._levels = self._levels and self._levels * channels
         return result
 
     def __repr__(self) -> str:
@@ -360,13 +431,19 @@ class ChannelStats:
         return f"transforms.Normalize(mean={list(self.mean)}, std={list(self.std)})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ChannelStats) and self.__dict__ == other.__dict__
+        """The same counts; levels only matter where both have counted them."""
+        return isinstance(other, ChannelStats) and all(
+            getattr(self, name) == getattr(other, name)
+            for name in _STATE
+            if name != "_levels" or (self._levels and other._levels)
+        )
 
     __hash__ = None  # type: ignore[assignment]  # it changes
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that has been counted, as lists of integers and floats: for ``torch.save`` or JSON."""
         state: dict[str, Any] = {"min": list(self._min), "max": list(self._max)}
+        state["levels"] = self._levels and [list(counts) for counts in self._levels]
         for name in _PARTS:
             part = getattr(self, name)
             state[name[1:]] = part and [
@@ -395,10 +472,13 @@ class ChannelStats:
                     if not len(total) == len(squares) == len(loaded._min) == len(loaded._max):
                         raise ValueError("numbers of channels differ")
                     setattr(loaded, name, Moments(count, total, squares))
+            if state.get("levels") is not None:
+                loaded._levels = tuple(map(tuple, state["levels"]))
+                if [(len(c), sum(c)) for c in loaded._levels] != [(256, loaded.count)] * loaded.channels:
+                    raise ValueError("levels are not those of all pixels")
         except (ArithmeticError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"state is not that of a ChannelStats: {error!r}") from error
-        self.__dict__ = loaded.__dict__
-        return self
+        return self._become(loaded)
 
     def _counted(self, part: Moments | None) -> Moments:
         if part is None:
@@ -435,12 +515,15 @@ def gather(value: Any, group: Any = None) -> list[Any]:
 
 
 _PARTS = ("_pixels", "_image_means", "_image_stds", "_batch_stds")
+_STATE = (*_PARTS, "_min", "_max", "_levels")
 
 
 # -- one batch ------------------------------------------------------------------------------------------
 
 
-def from_level_sums(n: Ints, s1: Ints, s2: Ints, low: Ints, high: Ints, top: int) -> ChannelStats:
+def from_level_sums(
+    n: Ints, s1: Ints, s2: Ints, low: Ints, high: Ints, top: int, levels: Ints | None = None
+) -> ChannelStats:
     """Statistics of one batch from the sums over each of its images.
 
     Args:
@@ -448,6 +531,7 @@ def from_level_sums(n: Ints, s1: Ints, s2: Ints, low: Ints, high: Ints, top: int
         s1, s2: (N, C) sums of levels and of squared levels over each image.
         low, high: (C,) lowest and highest level.
         top: the level that stands for 1.
+        levels: (C, 256) numbers of pixels of each level, if they have been counted.
     """
     total, squares = (s.sum(axis=0).tolist() for s in (s1, s2))
     # Sums of squares around the integer nearest to the mean are at least twice as large as what is subtracted
@@ -456,7 +540,7 @@ def from_level_sums(n: Ints, s1: Ints, s2: Ints, low: Ints, high: Ints, top: int
     centre = np.rint(s1 / n).astype(np.int64)
     offset = (s1 - n * centre) / n
     stds = np.sqrt((s2 - 2 * centre * s1 + n * centre**2) / n - offset**2) / top
-    return _batch(
+    result = _batch(
         Moments(
             int(n.sum()), tuple(Fraction(t, top) for t in total), tuple(Fraction(q, top**2) for q in squares)
         ),
@@ -465,6 +549,8 @@ def from_level_sums(n: Ints, s1: Ints, s2: Ints, low: Ints, high: Ints, top: int
         tuple((low / top).tolist()),
         tuple((high / top).tolist()),
     )
+    result._levels = None if levels is None else tuple(map(tuple, levels.tolist()))
+    return result
 
 
 def _batch(
@@ -487,15 +573,16 @@ def _single(values: tuple[float, ...]) -> Moments:
     return Moments(1, exact, tuple(v * v for v in exact))
 
 
-def _of_levels(x: Tensor) -> ChannelStats:
+def _of_levels(x: Tensor, count_levels: bool) -> ChannelStats:
     """Statistics of integer pixels (N, C, H, W)."""
     n, c, h, w = x.shape
     top = TOP[x.dtype]
+    count_levels &= top == 255
     channels_last = not x.is_contiguous()  # as arrays of images are: read them as they lie in memory
     low, high = np.full(c, top), np.zeros(c, np.int64)
     step = max(1, _PIECE // (c * h * w))
 
-    def count(start: int) -> tuple[Ints, Ints, Ints, Ints]:
+    def count(start: int) -> tuple[Ints, Ints, Ints, Ints, Ints | int]:
         piece = x[start : start + step]
         piece = piece if x.dtype == torch.uint8 else piece.to(torch.int32)  # torch has no minimum of uint16
         if channels_last:
@@ -508,14 +595,19 @@ def _of_levels(x: Tensor) -> ChannelStats:
             # Over the images, over the rows, over the columns: much faster than over all at once.
             axes = (0, 0, 0) if channels_last else (0, 1, 1)
             least, most = (_reduce(f, piece, axes) for f in (torch.amin, torch.amax))
-        return s1.cpu().numpy(), s2.cpu().numpy(), least, most
+        each: Ints | int = 0
+        if count_levels:
+            channels = piece.unbind(3 if channels_last else 1)
+            each = np.stack([v.reshape(-1).bincount(minlength=256).cpu().numpy() for v in channels])
+        return s1.cpu().numpy(), s2.cpu().numpy(), least, most, each
 
-    sums = []
-    for s1, s2, least, most in _in_threads(count, range(0, n, step), x.device):
+    sums, levels = [], np.zeros((c, 256), np.int64)
+    for s1, s2, least, most, each in _in_threads(count, range(0, n, step), x.device):
         sums.append((s1, s2))
         low, high = np.minimum(low, least), np.maximum(high, most)
+        levels += each
     s1, s2 = (np.concatenate(parts) for parts in zip(*sums, strict=True))
-    return from_level_sums(np.full(n, h * w), s1, s2, low, high, top)
+    return from_level_sums(np.full(n, h * w), s1, s2, low, high, top, levels if count_levels else None)
 
 
 def _in_threads(f: Callable[[int], _T], items: Sequence[int], device: torch.device) -> Iterator[_T]:
@@ -596,11 +688,16 @@ def _of_floats(x: Tensor) -> ChannelStats:
     return _batch(pixels, means, stds, low, high)
 
 
-def _as_tensor(batch: Tensor | NDArray[Any]) -> Tensor:
+def _as_tensor(batch: Tensor | NDArray[Any] | Image) -> Tensor:
+    """A PIL image as (C, H, W), anything else with its axes as they are."""
+    from PIL import Image
+
     if isinstance(batch, Tensor):
         return batch
+    if isinstance(batch, Image.Image):
+        return _chw(batch)
     if not isinstance(batch, np.ndarray):
-        raise TypeError(f"batch must be a tensor or an array, got {type(batch).__name__}")
+        raise TypeError(f"batch must be a tensor, an array or a PIL image, got {type(batch).__name__}")
     if batch.dtype.byteorder not in "=|" or any(s < 0 for s in batch.strides) or not batch.flags.writeable:
         batch = batch.astype(batch.dtype.newbyteorder("="))  # torch accepts none of these
     return torch.from_numpy(batch)
@@ -616,6 +713,7 @@ def dataset_stats(
     num_workers: int = 0,
     progress: bool = True,
     channel_dim: int | None = None,
+    levels: bool = False,
 ) -> ChannelStats:
     """Statistics of every image of a data set, in constant memory.
 
@@ -642,6 +740,8 @@ def dataset_stats(
             folder, beside this one.
         progress: show a progress bar, if standard error is a terminal.
         channel_dim: the axis of the channels in a tensor or array, if it is not where it is expected.
+        levels: also count levels, for ``median`` and ``quantile`` (see `ChannelStats`). In a folder they are
+            counted anyway.
 
     Returns:
         The statistics, the same whatever ``batch_size`` and ``num_workers`` are, except for ``batch_stds``.
@@ -668,9 +768,9 @@ def dataset_stats(
     if pixels is None and channel_dim is not None:
         raise ValueError("channel_dim is for tensors and arrays only")
     parts = (
-        _parts(data, batch_size or 32, num_workers)
+        _parts(data, batch_size or 32, num_workers, levels)
         if pixels is None
-        else map(ChannelStats, _split(pixels, batch_size or 8192))
+        else (ChannelStats(levels=levels)._update(x) for x in _split(pixels, batch_size or 8192))
     )
     stats = ChannelStats()
     with progress_bar(_length(data), progress) as bar:
@@ -703,28 +803,29 @@ def _length(data: Any) -> int | None:
         return None
 
 
-def _parts(data: Any, batch_size: int, num_workers: int) -> Iterator[ChannelStats]:
+def _parts(data: Any, batch_size: int, num_workers: int, levels: bool) -> Iterator[ChannelStats]:
     """The statistics of each batch of a Dataset or DataLoader."""
     from torch.utils.data import DataLoader, IterableDataset
 
     if isinstance(data, DataLoader):
-        yield from (ChannelStats(_image_of(batch)) for batch in data)
+        yield from (ChannelStats(_image_of(batch), levels=levels) for batch in data)
     elif isinstance(data, IterableDataset) or (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
         # A worker sends a few integers, not its images.
-        yield from DataLoader(data, batch_size, num_workers=num_workers, collate_fn=_of_items)
+        collate = partial(_of_items, levels=levels)
+        yield from DataLoader(data, batch_size, num_workers=num_workers, collate_fn=collate)
     else:
         raise TypeError(
             f"data must be a Dataset, a DataLoader, a tensor, an array or a folder, got {type(data).__name__}"
         )
 
 
-def _of_items(items: Sequence[Any]) -> ChannelStats:
+def _of_items(items: Sequence[Any], levels: bool) -> ChannelStats:
     """Statistics of one batch of items, whose images may differ in size."""
     by_kind: dict[Any, list[Tensor]] = {}
     for item in items:
         image = _chw(_image_of(item))
         by_kind.setdefault((image.shape, image.dtype), []).append(image)
-    return one_batch([ChannelStats(torch.stack(images)) for images in by_kind.values()])
+    return one_batch(ChannelStats(levels=levels)._update(torch.stack(x)) for x in by_kind.values())
 
 
 def one_batch(parts: Iterable[ChannelStats]) -> ChannelStats:

@@ -289,7 +289,11 @@ def test_an_image_smaller_than_the_crop_is_skipped_not_padded(tmp_path, capsys):
     [
         (lambda p: p / "nowhere", 2, "no such file or folder"),
         (lambda p: p, 2, "no files in the folder"),
-        (lambda p: (p / "x.png").write_text("x") and p, 1, "none of 1 files could be read; .*not an image"),
+        (
+            lambda p: (p / "x.png").write_text("x") and p,
+            1,
+            "none of 1 files could be counted; .*not an image",
+        ),
     ],
 )
 def test_nothing_to_count(tmp_path, capsys, make, status, message):
@@ -303,13 +307,21 @@ def test_nothing_to_count(tmp_path, capsys, make, status, message):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--resize", "0"], ["--crop", "-1"], ["--workers", "x"], ["--frobnicate"]]
+    ("arguments", "says"),
+    [
+        (["--resize", "0"], "--resize: must be a whole number of at least 1, got '0'"),
+        (["--crop", "-1"], "--crop: must be a whole number of at least 1, got '-1'"),
+        (["--workers", "x"], "--workers: must be a whole number of at least 0, got 'x'"),
+        (["--frobnicate"], "unrecognized arguments: --frobnicate"),
+    ],
 )
-def test_wrong_usage(tmp_path, capsys, arguments):
+def test_wrong_usage(tmp_path, capsys, arguments, says):
     with pytest.raises(SystemExit) as error:
         main(["stats", str(tmp_path), *arguments])
     assert error.value.code == 2
-    assert "usage: normtut" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "usage: normtut" in message
+    assert says in message
     with pytest.raises(ValueError, match="must be at least"):
         scan(tmp_path, batch_size=0)
 
@@ -319,6 +331,16 @@ def test_links_are_followed_once(folder):
     (folder / "class 0" / "loop").symlink_to(folder)
     assert len(image_files(folder)) == before
     assert image_files(folder) == sorted(image_files(folder))
+
+
+def test_a_folder_that_two_links_lead_to_counts_once(folder, tmp_path):
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for name in ("first", "second"):
+        (linked / name).symlink_to(folder)
+    files = image_files(linked)
+    assert len(files) == len(image_files(folder))
+    assert all(f.startswith(str(linked / "first")) for f in files)
 
 
 # -- what is printed ------------------------------------------------------------------------------------

@@ -137,6 +137,18 @@ def test_moments_refuse_integers_and_negative_eps():
         moments(torch.rand(3), 0, eps=-1e-5)
 
 
+def test_moments_name_an_axis_that_is_not_there():
+    with pytest.raises(
+        IndexError, match=r"dim=\(0, 2\) names an axis that x of shape \(3, 4\) does not have"
+    ):
+        moments(torch.rand(3, 4), (0, 2))
+
+
+def test_inverse_stats_of_tensors_must_have_the_same_shape():
+    with pytest.raises(ValueError, match=r"same shape, got \(3,\) and \(2,\)"):
+        inverse_stats(torch.zeros(3), torch.ones(2))
+
+
 def test_inverse_stats_by_exact_arithmetic_over_all_levels():
     mean, std = Fraction("0.485"), Fraction("0.229")
     inverse_mean, inverse_std = -mean / std, 1 / std

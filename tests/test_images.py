@@ -69,6 +69,7 @@ def test_tv_tensors_keep_their_type_and_the_rest_of_a_sample_passes_through(tran
         "boxes": tv_tensors.BoundingBoxes([[1, 2, 3, 4]], format="XYXY", canvas_size=(8, 8)),
         "tensor": torch.rand(5),
         "path": "cat.png",
+        "depth": np.ones((8, 8)),
     }
     out = transform(*IMAGENET)(sample)
     assert type(out["image"]) is tv_tensors.Image
@@ -80,6 +81,7 @@ def test_tv_tensors_keep_their_type_and_the_rest_of_a_sample_passes_through(tran
     assert out["boxes"].canvas_size == (8, 8)
     assert out["tensor"] is sample["tensor"]
     assert (out["nested"][1]["label"], out["path"]) == (7, "cat.png")
+    assert out["depth"] is sample["depth"]
 
 
 @BOTH
@@ -134,6 +136,8 @@ def test_gradients_flow():
         (torch.zeros(3, 4, 4, dtype=torch.bool), TypeError, "bool"),
         (PIL.Image.new("RGB", (4, 4)), TypeError, "PIL"),
         ({"image": PIL.Image.new("RGB", (4, 4)), "label": 1}, TypeError, "PIL"),
+        (np.zeros((4, 4, 3), np.float32), TypeError, r"an array of shape \(4, 4, 3\)"),
+        ({"image": np.zeros((4, 4, 3), np.uint8), "label": 1}, TypeError, "ToTensor"),
         (torch.rand(4, 4), ValueError, r"\(4, 4\).*unsqueeze"),
         (torch.rand(4), ValueError, r"\(…, C, H, W\)"),
         # torchvision makes three channels of this one, silently.
@@ -258,6 +262,8 @@ def test_uint8_passes_and_other_integers_do_not():
     for bad in (torch.arange(4), torch.tensor([True])):
         with pytest.raises(TypeError, match=r"must be floating point .*shape"):
             to_uint8(bad)
+    with pytest.raises(TypeError, match="must be a tensor, got ndarray"):
+        to_uint8(np.zeros(3))
 
 
 def test_to_uint8_keeps_tv_tensors_and_shapes():

@@ -325,10 +325,12 @@ def test_repeat():
         (torch.ones(1, 3, 2, 2, dtype=torch.int64), TypeError, "got torch.int64"),
         (torch.ones(1, 3, 2, 2, dtype=torch.bool), TypeError, "got torch.bool"),
         (torch.ones(1, 3, 2, 2, dtype=torch.complex64), TypeError, "got torch.complex64"),
-        ([[[1.0]]], TypeError, "a tensor or an array, got list"),
+        ([[[1.0]]], TypeError, "a tensor, an array or a PIL image, got list"),
         (torch.rand(2, 1, 4, 4), ValueError, "1 channels cannot be counted with images of 3"),
         (torch.tensor([math.nan, 1, math.inf]).view(3, 1, 1), ValueError, "1 NaN and 1 infinite"),
         (torch.full((3, 2, 2), 1e160, dtype=torch.float64), ValueError, "12 infinite"),
+        (np.zeros((2, 20, 30, 3), np.float32), ValueError, r"\(2, 20, 30, 3\) looks like \(…, H, W, C\)"),
+        (torch.zeros(2, 20, 30, 3, dtype=torch.uint8), ValueError, "does have 20 channels"),
     ],
 )
 def test_a_refused_batch_changes_nothing(batch, error, message):
@@ -390,7 +392,9 @@ def test_state_survives_json_pickle_and_torch_save(x):
     assert ChannelStats().load_state_dict(ChannelStats().state_dict()) == ChannelStats()
 
 
-@pytest.mark.parametrize("damage", [{}, {"pixels": 3}, {"min": []}, {"pixels": [1, [[1, 0]], [[1, 1]]]}])
+@pytest.mark.parametrize(
+    "damage", [{}, {"pixels": 3}, {"min": []}, {"pixels": [1, [[1, 0]], [[1, 1]]]}, {"levels": [[1] * 256]}]
+)
 def test_damaged_state_changes_nothing(damage):
     stats = ChannelStats(torch.rand(2, 1, 4, 4))
     before = copy.deepcopy(stats)
@@ -404,6 +408,61 @@ def test_repr_can_be_pasted():
     stats = ChannelStats(torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8))
     pasted = eval(repr(stats), {"transforms": transforms})
     assert (tuple(pasted.mean), tuple(pasted.std)) == (stats.mean, stats.std)
+
+
+def test_channels_last_and_pil_images():
+    x = np.random.default_rng(0).integers(0, 256, (4, 3, 20, 30), dtype=np.uint8)
+    expected, stats, one_by_one = ChannelStats(x), ChannelStats(), ChannelStats()
+    stats.update(x.transpose(0, 2, 3, 1), channel_dim=-1)
+    assert stats == expected
+    for image in x:
+        one_by_one.update(PIL.Image.fromarray(image.transpose(1, 2, 0)))
+    same(one_by_one, expected)
+    wide = ChannelStats()
+    wide.update(x.transpose(0, 2, 3, 1), channel_dim=-3)
+    assert wide.channels == 20
+    features = torch.rand(2, 64, 4, 4)  # of a network: channels first, whatever their number
+    assert ChannelStats(features).channels == 64
+
+
+@given(levels, st.floats(0, 1))
+def test_quantiles_are_numpys_however_the_pixels_come(x, q):
+    x = x.astype(np.uint8)
+    stats = ChannelStats(x, levels=True)
+    expected = np.quantile(x.swapaxes(0, 1).reshape(x.shape[1], -1).astype(float), q, axis=1) / 255
+    assert stats.quantile(q) == pytest.approx(expected.tolist(), rel=1e-12, abs=1e-15)
+    assert stats.median == stats.quantile(0.5)
+    assert (stats.quantile(0), stats.quantile(1)) == (stats.min, stats.max)
+    parts = ChannelStats(levels=True)
+    for image in torch.from_numpy(x).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2):
+        parts.update(image)
+    restored = ChannelStats().load_state_dict(json.loads(json.dumps(parts.state_dict())))
+    assert restored.quantile(q) == stats.quantile(q)
+    assert (parts + stats).median == stats.median
+    assert stats.mean == ChannelStats(x).mean
+
+
+def test_quantiles_of_every_kind_of_data(tmp_path):
+    expected = tuple(np.median(PATCHES.data.reshape(-1, 3), axis=0) / 255)
+    for i, image in enumerate(PATCHES.data):
+        PIL.Image.fromarray(image).save(tmp_path / f"{i}.png")
+    loader = DataLoader(Items(as_tensors()), batch_size=50)
+    for data in (PATCHES, PATCHES.data, Items(as_tensors()), loader, tmp_path):
+        assert dataset_stats(data, levels=True, progress=False).median == expected
+    assert dataset_stats(tmp_path, progress=False).median == expected
+
+
+def test_no_quantiles_where_levels_are_not_known():
+    x = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    counted = ChannelStats(x, levels=True)
+    with pytest.raises(ValueError, match=r"q must be between 0 and 1, got 1\.5"):
+        counted.quantile(1.5)
+    mixed = counted + ChannelStats(x)
+    floats = ChannelStats(x / 255, levels=True)
+    for stats in (ChannelStats(x), mixed, floats, counted.after(0.5, 0.5)):
+        with pytest.raises(ValueError, match="of uint8 pixels only, counted with levels=True"):
+            stats.quantile(0.5)
+    assert counted.after(0.5, 0.5).mean == ChannelStats(x).after(0.5, 0.5).mean
 
 
 def test_arrays_as_they_come():
