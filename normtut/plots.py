@@ -139,6 +139,7 @@ def histograms(
     bins: int = 64,
     value_range: tuple[float, float] | None = None,
     ncols: int | None = None,
+    height: float = 2.2,
 ) -> Figure:
     """Draw the distribution of each channel, one panel for each tensor, on one common horizontal axis.
 
@@ -147,6 +148,7 @@ def histograms(
         bins: number of bins over the range.
         value_range: lowest and highest value; the common range of all tensors by default.
         ncols: panels in a row; all of them by default.
+        height: of a panel, in inches.
     """
     import matplotlib.pyplot as plt
 
@@ -156,7 +158,7 @@ def histograms(
     ncols = min(ncols or len(x), len(x))
     nrows = math.ceil(len(x) / ncols)
     fig, axes = plt.subplots(
-        nrows, ncols, squeeze=False, sharex=True, sharey=True, figsize=(3.2 * ncols, 0.4 + 2.2 * nrows)
+        nrows, ncols, squeeze=False, sharex=True, sharey=True, figsize=(3.2 * ncols, 0.4 + height * nrows)
     )
     for ax, (title, values) in zip(axes.flat, channels.items(), strict=True):
         colors = RGB if len(values) == 3 else COLORS
