@@ -230,7 +230,7 @@ def standardize(weight: Tensor, *, dim: int = 0, eps: float = 1e-5) -> Tensor:
     .. math:: \hat W_{o,k} = \frac{W_{o,k} - \mu_o}{\sigma_o}, \qquad
               \sigma_o = \sqrt{\frac{1}{K}\sum_k (W_{o,k} - \mu_o)^2 + \epsilon}
 
-    where k runs over input channels and kernel positions: Qiao et al. 2019, equation (5). It is
+    where k runs over input channels and kernel positions (Qiao et al. 2019). It is
     `normtut.normalize` by the weight's own `normtut.moments`.
 
     Args:
