@@ -527,13 +527,13 @@ def test_all_reduce_gives_every_process_the_same_digits(world):
 
 def test_all_reduce_with_different_channels_fails_everywhere():
     with pytest.raises(RuntimeError, match="2 of 2 processes failed") as error:
-        run_workers(_other_channels, (2,), timeout=60)
+        run_workers(_other_channels, (2,), timeout=240)
     assert str(error.value).count("ValueError: images with") == 2
 
 
 def test_a_killed_process_fails_the_others_with_a_message():
     with pytest.raises(RuntimeError, match="could not collect the statistics of the 2 processes"):
-        run_workers(_dies, (2,), timeout=60)
+        run_workers(_dies, (2,), timeout=240)
 
 
 # -- dataset_stats --------------------------------------------------------------------------------------
