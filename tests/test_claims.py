@@ -30,6 +30,13 @@ def test_every_claim_of_the_chapter_is_here_and_the_score_is_right():
         len(re.findall(rf"^\*\*{word}", prose, flags=re.MULTILINE)) for word in ("True", "Half", "False")
     ]
     assert verdicts == [1, 5, 8]
+    in_order = [w[0] for w in re.findall(r"^\*\*(True|Half|False)", prose, flags=re.MULTILINE)]
+    (scored,) = (
+        re.search(r'^verdicts = "([THF]+)"', "".join(c["source"]), flags=re.MULTILINE)
+        for c in chapter["cells"]
+        if "verdicts = " in "".join(c["source"])
+    )
+    assert list(scored[1]) == in_order
     assert "one is plainly true, five hold under a condition, eight are false" in prose
 
 
