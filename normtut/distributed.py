@@ -91,12 +91,13 @@ def sync_batch_norm(
         group: the process group; the default group if None.
 
     Raises:
-        ValueError: on every process, if they disagree about the channels or the dtype, or if together they
-            have fewer than two values per channel.
+        ValueError: on every process, if they disagree about the channels or the dtype, if it is not a
+            floating type, or if together they have fewer than two values per channel.
         RuntimeError: if another process died or did not take part within the group's timeout.
     """
+    counts = _agree(input, group)
     x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
-    z, mean, var, count = _SyncNormalize.apply(x, eps, group)
+    z, mean, var, count = _SyncNormalize.apply(x, counts, eps, group)
     given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for name, tensor in given.items():
         if tensor is not None and tensor.shape != mean.shape:
@@ -118,9 +119,10 @@ class _SyncNormalize(torch.autograd.Function):
     """z = (x − μ)/σ with the statistics of all processes, and its gradient, which needs those of all, too."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, eps: float, group: Any) -> tuple[Tensor, Tensor, Tensor, int]:
+    def forward(
+        ctx: Any, x: Tensor, counts: Tensor, eps: float, group: Any
+    ) -> tuple[Tensor, Tensor, Tensor, int]:
         axes = (0, *range(2, x.ndim))
-        counts = _agree(x, group)
         if x.numel():
             var, mean = torch.var_mean(x, axes, correction=0)
         else:
@@ -138,14 +140,14 @@ class _SyncNormalize(torch.autograd.Function):
         return z, mean, m2 / n, count
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, None, None]:
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, None, None, None]:
         # μ and σ depend on every pixel of every process: dx = (g − mean(g) − z · mean(g z)) / σ,
         # with means over the whole batch (Ioffe & Szegedy 2015, section 3).
         z, std = ctx.saved_tensors
         sums = torch.stack([grad.sum(ctx.axes), (grad * z).sum(ctx.axes)])
         _collective("backward", lambda: dist.all_reduce(sums, group=ctx.group))
         mean_g, mean_gz = (sums / ctx.count).view(2, *std.shape)
-        return (grad - mean_g - z * mean_gz) / std, None, None
+        return (grad - mean_g - z * mean_gz) / std, None, None, None
 
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -154,12 +156,15 @@ _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 def _agree(x: Tensor, group: Any) -> Tensor:
     """The number of values per channel on each process; raises on all of them if their inputs do not fit."""
     channels = x.shape[1]
-    mine = torch.tensor([channels, _DTYPES.index(x.dtype), x.numel() // max(channels, 1)], device=x.device)
+    dtype = _DTYPES.index(x.dtype) if x.dtype in _DTYPES else len(_DTYPES)
+    mine = torch.tensor([channels, dtype, x.numel() // max(channels, 1)], device=x.device)
     every = torch.stack(_all_gather(mine, group)).cpu()
-    for column, what in ((0, "channels"), (1, "dtype")):
-        if len(set(every[:, column].tolist())) > 1:
-            values = [str(_DTYPES[v]) if column else v for v in every[:, column].tolist()]
+    dtypes = [(*map(str, _DTYPES), "no floating type")[i] for i in every[:, 1].tolist()]
+    for what, values in (("channels", every[:, 0].tolist()), ("dtype", dtypes)):
+        if len(set(values)) > 1:
             raise ValueError(f"the processes disagree about the {what} of their input: {values}, by rank")
+    if dtype == len(_DTYPES):
+        raise ValueError(f"input must be floating point, got {x.dtype} of shape {tuple(x.shape)}")
     if every[:, 2].sum() < 2:
         raise ValueError(
             "sync_batch_norm needs more than 1 value per channel over all processes when training, got "

@@ -737,7 +737,8 @@ def dataset_stats(
         batch_size: images of a batch: 32 if None, 8192 where the pixels are in memory. Only ``batch_stds``
             depends on it, and speed.
         num_workers: processes that load the items of a data set, or threads that decode the files of a
-            folder, beside this one.
+            folder, beside this one. An ``IterableDataset`` must divide its items among them by itself, as
+            `torch.utils.data.DataLoader` explains; else each of them counts all.
         progress: show a progress bar, if standard error is a terminal.
         channel_dim: the axis of the channels in a tensor or array, if it is not where it is expected.
         levels: also count levels, for ``median`` and ``quantile`` (see `ChannelStats`). In a folder they are

@@ -182,8 +182,11 @@ def test_the_example_trains_under_torchrun(arguments):
 # --- bad input: an error on every rank, and no process left behind -----------------------------
 
 
+UNFIT = ("channels", "dtype", "half and float", "integers on one", "integers", "one value", "features")
+
+
 def unfit(rank):
-    return {case: unfit_case(rank, case) for case in ("channels", "dtype", "one value", "features")}
+    return {case: unfit_case(rank, case) for case in UNFIT}
 
 
 unfit_by_rank = cache(lambda: run_workers(unfit, timeout=240))
@@ -193,6 +196,9 @@ def unfit_case(rank, case):
     x = {
         "channels": torch.randn(4, 3 + rank, 2, 2),
         "dtype": torch.randn(4, 3, 2, 2, dtype=(torch.float32, torch.float64)[rank]),
+        "half and float": torch.randn(4, 3, 2, 2, dtype=(torch.float16, torch.float32)[rank]),
+        "integers on one": torch.ones(4, 3, 2, 2, dtype=(torch.float32, torch.int64)[rank]),
+        "integers": torch.ones(4, 3, 2, 2, dtype=torch.int64),
         "one value": torch.randn(1 - rank, 3, 1, 1),
         "features": torch.randn(4, 7, 2, 2),
     }[case]
@@ -211,6 +217,9 @@ def unfit_case(rank, case):
     [
         ("channels", r"disagree about the channels of their input: \[3, 4\]"),
         ("dtype", r"disagree about the dtype of their input: \['torch.float32', 'torch.float64'\]"),
+        ("half and float", r"about the dtype of their input: \['torch.float16', 'torch.float32'\]"),
+        ("integers on one", r"about the dtype of their input: \['torch.float32', 'no floating type'\]"),
+        ("integers", r"input must be floating point, got torch.int64 of shape \(4, 3, 2, 2\)"),
         ("one value", r"more than 1 value per channel over all processes when training, got \[1, 0\]"),
         ("features", r"running_mean must have one value for each of the 7 channels.*\(4, 7, 2, 2\)"),
     ],
