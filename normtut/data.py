@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import io
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, redirect_stderr, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -152,7 +154,9 @@ def cifar10(
         folder.mkdir(parents=True, exist_ok=True)
         socket.setdefaulttimeout(10.0)  # seconds of silence; torchvision itself would wait for ever
         with tempfile.TemporaryDirectory(dir=folder, prefix="download-") as part:
-            CIFAR10(part, download=True)
+            # Torchvision's progress bar, only where a terminal shows it: a notebook would store every line.
+            with nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO()):
+                CIFAR10(part, download=True)
             shutil.rmtree(folder / CIFAR10.base_folder, ignore_errors=True)
             os.replace(Path(part) / CIFAR10.base_folder, folder / CIFAR10.base_folder)
     except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
