@@ -42,7 +42,7 @@ class MeanStd(NamedTuple):
 IMAGENET = MeanStd((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 #: Pixel statistics of the 50,000 training images. The widespread std (0.2023, 0.1994, 0.2010) is the mean of
-#: per-image stds (kuangliu/pytorch-cifar #129).
+#: per-image stds (`get_mean_and_std` in the `utils.py` of kuangliu/pytorch-cifar).
 CIFAR10 = MeanStd((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 
 #: Pixel statistics of the 50,000 training images (weiaicunzai/pytorch-cifar100, ``conf/global_settings.py``).
