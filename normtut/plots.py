@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -405,31 +406,38 @@ def scatter(panels: Mapping[str, Tensor], *, marks: Tensor | None = None, limit:
 
 
 def error_bars(
-    series: Mapping[str, Mapping[int, Sequence[float]]], *, xlabel: str, ylabel: str = "test error"
+    panels: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]],
+    *,
+    xlabel: str,
+    ylabel: str = "test error",
 ) -> Figure:
     """Draw the mean of repeated runs as a line, and a bar from the lowest run to the highest.
 
     Args:
-        series: ``{label: {x: values of the runs}}``; the x are drawn on a logarithmic axis of base 2.
-        xlabel, ylabel: the names of the axes.
+        panels: ``{title: {label: {x: values of the runs}}}``, the same labels and x in all panels; the x are
+            drawn on a logarithmic axis of base 2.
+        xlabel: of every panel.
+        ylabel: of the first.
     """
     import matplotlib.pyplot as plt
 
-    fig, ax = plt.subplots(figsize=(6.4, 3.6))
-    for (label, runs), color, dash in zip(series.items(), COLORS, _DASHES, strict=False):
-        means = [sum(v) / len(v) for v in runs.values()]
-        below = [m - min(v) for m, v in zip(means, runs.values(), strict=True)]
-        above = [max(v) - m for m, v in zip(means, runs.values(), strict=True)]
-        ax.errorbar(
-            list(runs), means, (below, above), label=label, color=color, ls=dash, marker="o", ms=4, capsize=3
-        )
-    ax.set_xscale("log", base=2)
-    ticks = list(next(iter(series.values())))
-    ax.set_xticks(ticks, [str(t) for t in ticks])
-    ax.set(xlabel=xlabel, ylabel=ylabel)
-    ax.set_ylim(bottom=0)
-    if len(series) > 1:
-        ax.legend(ncols=len(series), fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    size = (6.4 if len(panels) == 1 else 3.8 * len(panels), 3.6)
+    fig, axes = plt.subplots(1, len(panels), squeeze=False, sharey=True, figsize=size)
+    for ax, (title, series) in zip(axes[0], panels.items(), strict=True):
+        for (label, runs), color, dash in zip(series.items(), COLORS, _DASHES, strict=False):
+            means = [statistics.mean(v) for v in runs.values()]  # exact: never outside the runs
+            below = [m - min(v) for m, v in zip(means, runs.values(), strict=True)]
+            above = [max(v) - m for m, v in zip(means, runs.values(), strict=True)]
+            bars = {"label": label, "color": color, "ls": dash, "marker": "o", "ms": 4, "capsize": 3}
+            ax.errorbar(list(runs), means, (below, above), **bars)
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(list(runs), [str(x) for x in runs])
+        ax.set_xlabel(xlabel)
+        ax.set_title(title, fontsize=11)
+    axes[0, 0].set_ylabel(ylabel)
+    axes[0, 0].set_ylim(bottom=0)
+    labels = axes[0, 0].get_legend_handles_labels()
+    fig.legend(*labels, loc="outside upper center", ncols=len(labels[1]), fontsize=9)
     return fig
 
 

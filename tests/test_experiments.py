@@ -1,3 +1,4 @@
+import itertools
 import math
 import statistics
 
@@ -7,8 +8,10 @@ import torch
 from torch import nn
 
 from normtut import experiments
+from normtut.data import PhotoPatches
 
 SIZES = (2, 4, 8, 16, 32)
+NORMS = ("batch", "group", "layer", "instance", "none", "tanh")
 
 
 @pytest.fixture(scope="module")
@@ -22,40 +25,53 @@ def small(data, n=64):
     )
 
 
-def test_the_stored_runs_are_complete():
-    """Five norms at five batch sizes and six numbers of groups, nothing twice.
+def incomplete(runs):
+    """What is missing of three seeds for six norms at five batch sizes, and for six numbers of groups."""
+    wanted = {
+        (job["norm"], job.get("groups", 8) if job["norm"] == "group" else 0, job["batch_size"], job["seed"])
+        for job in experiments.plan(range(3), NORMS)
+    }
+    return wanted - {(r.norm, r.groups, r.batch_size, r.seed) for r in runs}
 
-    Two seeds where chapter 13 says so, three everywhere else.
-    """
-    runs = [r for r in experiments.results() if r.data == "patches"]
-    assert len({r.key for r in runs}) == len(runs)
-    for norm in ("batch", "group", "layer", "instance", "none"):
-        for size in SIZES:
-            groups = 8 if norm == "group" else 0
-            seeds = {r.seed for r in runs if (r.norm, r.batch_size, r.groups) == (norm, size, groups)}
-            few = size == 2 and norm in ("instance", "none")
-            assert seeds >= ({0, 1} if few else {0, 1, 2}), (norm, size)
-    for groups in (1, 2, 4, 8, 16, 32):
-        seeds = {r.seed for r in runs if (r.norm, r.batch_size, r.groups) == ("group", 8, groups)}
-        assert seeds >= ({0, 1, 2} if groups == 8 else {0, 1}), groups
+
+@pytest.mark.parametrize("data", ["patches", "photo"])
+def test_the_stored_runs_are_complete(data):
+    runs = [r for r in experiments.results() if r.data == data]
+    assert not incomplete(runs)
+    assert len({r.key for r in runs}) == len(runs) == 3 * (6 * 5 + 5)
+    assert {r.epochs for r in runs} == {10}
     assert all(0 < r.error < 1 and (r.norm == "batch") != math.isnan(r.recalibrated_error) for r in runs)
+    assert all(incomplete([r for r in runs if r is not gone]) for gone in runs)  # one less is noticed
+
+
+def test_the_plan_is_what_the_chapter_draws():
+    jobs = list(experiments.plan(range(3), NORMS))
+    for norm in NORMS:
+        cells = {(j["batch_size"], j["seed"]) for j in jobs if j["norm"] == norm and "groups" not in j}
+        assert cells == {(size, seed) for size in SIZES for seed in range(3)}
+    groups = {(j["groups"], j["seed"]) for j in jobs if "groups" in j}
+    assert groups == {(g, seed) for g in (1, 2, 4, 16, 32) for seed in range(3)}  # 8 is among the others
 
 
 def test_what_chapter_13_says_about_them():
-    runs = [r for r in experiments.results() if r.data == "patches"]
+    runs = experiments.results()
 
-    def error(norm, size, groups=None):
+    def error(data, norm, size, groups=None):
         groups = (8 if norm == "group" else 0) if groups is None else groups
-        return statistics.mean(
-            r.error for r in runs if (r.norm, r.batch_size, r.groups) == (norm, size, groups)
-        )
+        key = data, norm, size, groups
+        return statistics.mean(r.error for r in runs if (r.data, r.norm, r.batch_size, r.groups) == key)
 
-    assert error("batch", 2) > error("group", 2) + 0.05
-    assert all(
-        error("batch", s) < error(n, s) - 0.02 for s in (8, 16, 32) for n in ("group", "layer", "none")
-    )
-    assert all(error("instance", s) > error("group", s) + 0.1 for s in SIZES)
-    assert error("group", 8, 32) > max(error("group", 8, g) for g in (1, 2, 4, 8, 16)) + 0.1
+    for data in ("patches", "photo"):
+        by_size = [error(data, "batch", s) for s in SIZES]
+        assert by_size[0] == max(by_size)
+        for s, norm in itertools.product((8, 16, 32), ("group", "layer", "instance", "none")):
+            assert error(data, "batch", s) < error(data, norm, s)
+        assert all(error(data, "instance", s) > error(data, "group", s) + 0.05 for s in SIZES)
+        assert error(data, "group", 8, 32) > max(error(data, "group", 8, g) for g in (1, 2, 4, 8, 16)) + 0.1
+    assert error("patches", "batch", 2) > error("patches", "group", 2) + 0.1
+    assert abs(error("photo", "batch", 2) - error("photo", "group", 2)) < 0.05
+    rise = {data: error(data, "batch", 2) - error(data, "batch", 16) for data in ("patches", "photo")}
+    assert rise["patches"] > 2 * rise["photo"]
 
 
 def test_networks_differ_in_their_norm_alone():
@@ -68,6 +84,18 @@ def test_networks_differ_in_their_norm_alone():
     assert len({sum(p.numel() for p in m.parameters()) for m in models.values()}) == 1
     assert all(m(torch.zeros(2, 3, 32, 32)).shape == (2, 11) for m in models.values())
     assert sum(isinstance(m, nn.GroupNorm) and m.num_groups == 8 for m in models["group"]) == 5
+
+
+def test_dynamic_tanh_is_its_formula():
+    layer, x = experiments.DynamicTanh(3), torch.randn(2, 3, 4, 4)
+    with torch.no_grad():
+        layer.alpha.fill_(2.0)
+        layer.weight.copy_(torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1))
+        layer.bias.copy_(torch.tensor([0.0, -1.0, 1.0]).view(3, 1, 1))
+    for c, (gamma, beta) in enumerate([(1, 0), (2, -1), (3, 1)]):
+        torch.testing.assert_close(layer(x)[:, c], gamma * torch.tanh(2 * x[:, c]) + beta)
+    biased = {n: experiments.network(n, 11)[0].bias is not None for n in NORMS}
+    assert biased == {n: n in ("none", "tanh") for n in NORMS}  # where no mean is subtracted after it
 
 
 def test_a_run_repeats_itself_and_follows_its_seed(patches):
@@ -142,6 +170,15 @@ def test_a_folder_of_photographs(tmp_path, layout):
     assert len(found.test_x) == 2
     assert sorted(found.y.tolist()) == [0] * 4 + [1] * 4
     assert (found.x[found.y == 0] < 0).all()
+
+
+def test_cifar10_stands_in_for_the_patches(monkeypatch, patches):
+    """It has their interface; here the patches play its part."""
+    monkeypatch.setattr(experiments, "cifar10", PhotoPatches)
+    found = experiments.images("cifar10")
+    assert found.name == "cifar10"
+    assert torch.equal(found.x, patches.x)
+    assert torch.equal(found.test_y, patches.test_y)
 
 
 def test_a_folder_without_classes_is_refused(tmp_path):

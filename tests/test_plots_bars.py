@@ -35,3 +35,13 @@ def test_a_stroke_lies_along_the_edge_and_at_its_cell():
     np.testing.assert_allclose(np.abs(end - start), [0.9, 0], atol=1e-12)
     np.testing.assert_allclose(strokes.get_colors()[0][:3], 0)
     assert len(fig.axes[0].images) == 1
+
+
+def test_error_bars_reach_from_the_lowest_run_to_the_highest():
+    runs = {2: [0.5, 0.2, 0.2], 4: [0.1, 0.1, 0.1]}
+    fig = plots.error_bars({"one": {"a": runs, "b": runs}, "two": {"a": runs, "b": runs}}, xlabel="x")
+    assert [ax.get_title() for ax in fig.axes] == ["one", "two"]
+    line, _, (bars,) = fig.axes[1].containers[0]
+    np.testing.assert_allclose(line.get_ydata(orig=False), [0.3, 0.1])
+    np.testing.assert_allclose(np.asarray(bars.get_segments())[:, :, 1], [[0.2, 0.5], [0.1, 0.1]])
+    assert [t.get_text() for t in fig.legends[0].get_texts()] == ["a", "b"]
