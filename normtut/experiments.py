@@ -3,19 +3,19 @@
 The results are in ``experiments.csv`` beside this file: one line a run, in the order of the runs. They come
 from two commands, with three seeds and ten epochs each::
 
-    python -m normtut.experiments                              # data "patches": some 190,000 steps
-    python -m normtut.experiments --images PACS/photo          # data "photo":   some 220,000 steps
+    python -m normtut.experiments                              # data "patches": some 220,000 steps
+    python -m normtut.experiments --images PACS/photo          # data "photo":   some 260,000 steps
 
 Either takes half an hour of one core. The first needs nothing else: it trains on `normtut.data.PhotoPatches`.
 The second trains on the 1,670 photographs of PACS (Li et al. 2017, for research; seven classes; not part of
-this package), shrunk to 32 × 32 pixels. A folder's name becomes the name of its data. CIFAR-10, fifty times
-as large, is used if it is on disk or can be downloaded: ``--images cifar10 --epochs 1``.
+this package), shrunk to 32 × 32 pixels. A folder's name becomes the name of its data. CIFAR-10, forty times
+as large, is used if it is on disk or can be downloaded: ``--images cifar10 --epochs 1`` (5 GB of memory).
 
 A line is written as soon as its run ends, and runs that are there are not repeated; so an interrupted session
 goes on where it stopped. Delete the lines to run them anew. `make experiments` is the first command;
 ``make experiments ARGS="--images DIR"`` the second.
 
-The network uses torch's fused layers, since there are some 400,000 steps to take. `normtut.layers` computes
+The network uses torch's fused layers, since there are some 480,000 steps to take. `normtut.layers` computes
 the same function, as ``tests/test_layers.py`` shows.
 """
 
