@@ -1,7 +1,12 @@
-"""ChannelStats and dataset_stats beside what people use: time, memory, digits. Ratios are from one run."""
+"""ChannelStats and dataset_stats beside what people use: time, memory, digits. Ratios are from one run.
+
+python -m benchmarks statistics
+python -m benchmarks.statistics --photos DIR     JPEGs of your own, and two processes against one on them
+"""
 
 from __future__ import annotations
 
+import argparse
 import math
 import os
 import statistics
@@ -9,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -25,8 +30,6 @@ from torchvision.datasets import ImageFolder
 from normtut import ChannelStats, dataset_stats
 from normtut.data import PhotoPatches, photos
 from normtut.folders import image_files
-
-PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
 
 
 class InMemory(Dataset):
@@ -115,12 +118,12 @@ def in_memory(n: int = 50_000) -> None:
     print(f"  extra memory: {peak_memory(code):.0f} MB (the array: {data.nbytes / 1e6:.0f} MB)")
 
 
-def folder() -> None:
+def folder(own: Path | None) -> None:
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        if PHOTOS.is_dir():
-            (root / "photos").symlink_to(PHOTOS)
+        if own:
+            (root / "photos").symlink_to(own.resolve(strict=True))
         else:
             (root / "photos").mkdir()
             for name, x in photos().items():
@@ -207,7 +210,7 @@ def others() -> None:
         print(f"  {name:44}{digits(value, exact):6.1f} correct digits")
 
 
-def scaling() -> None:
+def scaling(own: Path | None) -> None:
     print("\nscaling: images, seconds, extra MB (flat), and microseconds an image (constant)")
     for n in (12_500, 25_000, 50_000, 100_000):
         data = real_patches(n)
@@ -228,32 +231,38 @@ def scaling() -> None:
         {},
     )
     table("5,000 images: floats cost more than integers", times, "ChannelStats of uint8")
-    if not PHOTOS.is_dir():
+    if own is None:
         return
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def processes(count: int) -> None:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
         command = [sys.executable, *launcher, "-m", "normtut", "stats", "--json", "--quiet", "--workers", "0"]
-        folder = str(PHOTOS.parent)
-        subprocess.run(
-            [*command, folder], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        subprocess.run([*command, str(own)], env=environment, stdout=subprocess.DEVNULL, check=True)
 
     times = median_times(
         {f"{k} process(es)": lambda k=k: processes(k) for k in (1, 2)},
         {f"{k} process(es)": 3 for k in (1, 2)},
     )
     table(
-        "normtut stats under torchrun, start included, a folder of some 6,000 JPEG files",
+        f"normtut stats under torchrun, start included, {len(image_files(own))} files",
         times,
         "1 process(es)",
     )
 
 
-def main() -> None:
+def main(argv: Sequence[str] = ()) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.statistics")
+    parser.add_argument(
+        "--photos", type=Path, metavar="DIR", help="JPEGs, instead of some made from the package's"
+    )
+    options = parser.parse_args(list(argv))
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, NumPy {np.__version__}")
     in_memory()
-    folder()
+    folder(options.photos)
     others()
-    scaling()
+    scaling(options.photos)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
