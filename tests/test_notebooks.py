@@ -187,6 +187,12 @@ def test_cells_are_short(notebook) -> None:
     assert statistics.median(lengths) <= 7, sorted(lengths)
 
 
+def test_lines_fit_the_page(notebook) -> None:
+    """A screen of 1280 pixels shows 92 columns; `book/ruff.toml` cannot break a long string."""
+    long = [line for c in code_cells(notebook) for line in c.source.splitlines() if len(line) > 92]
+    assert not long, long
+
+
 def test_solutions_are_folded(notebook) -> None:
     """Every exercise has a solution after it, folded in the book, in Colab and in Jupyter."""
     exercises = re.findall(r"^### Exercise (\d+\.\d+)", prose(notebook), flags=re.MULTILINE)

@@ -40,7 +40,12 @@ def javascript() -> MiniRacer:
 @lru_cache(4096)
 def to_html(tex: str, display: bool) -> str:
     """`tex` as HTML for the eye with MathML for screen readers; raises JSEvalException on TeX it cannot read."""
-    options = {"displayMode": display, "throwOnError": True, "strict": "error", "output": "htmlAndMathml"}
+    options = {
+        "displayMode": display,
+        "throwOnError": True,
+        "strict": "error",
+        "output": "htmlAndMathml",
+    }
     call = f"katex.renderToString({json.dumps(tex)}, {json.dumps(options)})"
     return str(javascript().eval(call))
 
@@ -61,12 +66,19 @@ def render(translator: Any, node: nodes.Element, display: bool) -> None:
         html = to_html(tex, display)
     except JSEvalException as error:
         reason = str(error).strip().splitlines()[0]
-        logger.warning("KaTeX cannot render %r: %s", tex, reason, location=node, type="katex")
+        logger.warning(
+            "KaTeX cannot render %r: %s", tex, reason, location=node, type="katex"
+        )
         html = f'<code class="katex-error">{translator.encode(tex)}</code>'
     if display:
         # A wide equation scrolls inside its box.
         start = translator.starttag(
-            node, "div", "", CLASS="equation-box", role="group", **{"aria-label": "equation"}
+            node,
+            "div",
+            "",
+            CLASS="equation-box",
+            role="group",
+            **{"aria-label": "equation"},
         )
         translator.body.append(f"{start}{html}</div>")
     else:
@@ -110,18 +122,25 @@ class CallOuts(SphinxTransform):
 # --- API ----------------------------------------------------------------------------------------------------
 
 
-def keep_first_line(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+def keep_first_line(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
     """Stop napoleon from reading a constant's first line, up to a colon, as the name of its type."""
     if what in ("data", "attribute", "property"):
         lines[:0] = ["..", ""]  # an empty comment
 
 
-def escape_stars(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+def escape_stars(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
     """The star of a shape, as in (N, C, *), opens no emphasis."""
     for index, line in enumerate(lines):
         if not line.lstrip().startswith((">>>", "...")):
             plain = re.split(r"(`[^`]*`)", line)
-            plain[::2] = [re.sub(r"(?<![\w*\\])\*(?=[\s),\]:;.]|$)", r"\\*", part) for part in plain[::2]]
+            plain[::2] = [
+                re.sub(r"(?<![\w*\\])\*(?=[\s),\]:;.]|$)", r"\\*", part)
+                for part in plain[::2]
+            ]
             lines[index] = "".join(plain)
 
 
@@ -132,19 +151,32 @@ UNUSED = ("sphinx-thebe.js", "sphinx-thebe.css", "design-tabs.js")
 
 def drop_unused(app: Sphinx) -> None:
     """Thebe (live code) declares its script's address twice and would fetch it from a CDN; no page uses it."""
-    for event in ("builder-inited", "env-updated", "doctree-resolved", "env-before-read-docs"):
+    for event in (
+        "builder-inited",
+        "env-updated",
+        "doctree-resolved",
+        "env-before-read-docs",
+    ):
         listeners = app.events.listeners.get(event, [])
         listeners[:] = [
-            entry for entry in listeners if not entry.handler.__module__.startswith("sphinx_thebe")
+            entry
+            for entry in listeners
+            if not entry.handler.__module__.startswith("sphinx_thebe")
         ]
 
 
 def page_context(
-    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None
+    app: Sphinx,
+    pagename: str,
+    templatename: str,
+    context: dict[str, Any],
+    doctree: nodes.document | None,
 ) -> None:
     for kind in ("script_files", "css_files"):
         files = context.get(kind, [])
-        context[kind] = [f for f in files if not str(getattr(f, "filename", f)).endswith(UNUSED)]
+        context[kind] = [
+            f for f in files if not str(getattr(f, "filename", f)).endswith(UNUSED)
+        ]
     # docutils gives each entry of the bibliography a role that ARIA has withdrawn, and Markdown a table's empty
     # corner the rank of a header.
     body = context.get("body", "").replace('role="doc-biblioentry"', 'role="listitem"')
@@ -179,7 +211,9 @@ def lighten(app: Sphinx, error: Exception | None) -> None:
     )
     codes = {
         icon: character
-        for names, character in re.findall(r'((?:\.fa-[\w-]+::?before,?)+)\{content:"\\([0-9a-f]+)"', styles)
+        for names, character in re.findall(
+            r'((?:\.fa-[\w-]+::?before,?)+)\{content:"\\([0-9a-f]+)"', styles
+        )
         for icon in re.findall(r"fa-[\w-]+", names)
     }
     for used in sorted(classes):
@@ -187,11 +221,17 @@ def lighten(app: Sphinx, error: Exception | None) -> None:
             logger.warning("the theme has no icon for class=%r", used, type="icons")
     # Scripts draw a closing cross; the style sheets draw arrows and the marks of admonitions.
     characters = {
-        chr(int(codes[name], 16)) for used in classes | {"fa-xmark"} for name in used.split() if name in codes
+        chr(int(codes[name], 16))
+        for used in classes | {"fa-xmark"}
+        for name in used.split()
+        if name in codes
     }
-    characters |= set(re.findall(r"[\ue000-\uf8ff]", "".join(re.findall(r"--pst-icon-[^;}]*", styles))))
+    characters |= set(
+        re.findall(r"[\ue000-\uf8ff]", "".join(re.findall(r"--pst-icon-[^;}]*", styles)))
+    )
     characters |= {
-        chr(int(code, 16)) for code in re.findall(r'onthispage::?after\{content:"\\([0-9a-f]+)"', styles)
+        chr(int(code, 16))
+        for code in re.findall(r'onthispage::?after\{content:"\\([0-9a-f]+)"', styles)
     }
     for font in sorted((out / "_static" / "vendor").rglob("fa-*.woff2")):
         cut(font, characters)
@@ -199,7 +239,9 @@ def lighten(app: Sphinx, error: Exception | None) -> None:
 
 def cut(path: Path, characters: set[str]) -> None:
     """Keep only `characters` in the font at `path`."""
-    options = Options(flavor="woff2", layout_features=[], hinting=False, notdef_outline=True)
+    options = Options(
+        flavor="woff2", layout_features=[], hinting=False, notdef_outline=True
+    )
     font = load_font(str(path), options)
     subsetter = Subsetter(options)
     subsetter.populate(text="".join(characters))
@@ -211,7 +253,9 @@ def copy_vendored(app: Sphinx, error: Exception | None) -> None:
     if error is None and app.builder.format == "html":
         target = Path(app.outdir) / "_static" / "katex"
         for name in ("katex.min.css", "LICENSE", "fonts"):
-            copy_asset(str(KATEX / name), str(target / "fonts" if name == "fonts" else target))
+            copy_asset(
+                str(KATEX / name), str(target / "fonts" if name == "fonts" else target)
+            )
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -219,7 +263,9 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_transform(CallOuts)
     app.connect("config-inited", lambda app, config: drop_unused(app), priority=900)
     app.connect("builder-inited", lambda app: drop_unused(app), priority=0)
-    app.connect("autodoc-process-docstring", keep_first_line, priority=100)  # before napoleon
+    app.connect(
+        "autodoc-process-docstring", keep_first_line, priority=100
+    )  # before napoleon
     app.connect("autodoc-process-docstring", escape_stars, priority=900)  # after it
     app.connect("html-page-context", page_context, priority=900)
     app.connect("build-finished", copy_vendored)

@@ -26,7 +26,9 @@ STAMP = BUILD / "inputs.json"
 def digest(paths: list[Path]) -> str:
     total = hashlib.sha256()
     for path in sorted(paths):
-        total.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
+        total.update(
+            str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0"
+        )
     return total.hexdigest()
 
 
@@ -41,12 +43,18 @@ def inputs() -> dict[str, str]:
     machinery = [ROOT / "_config.yml", ROOT / "_toc.yml"]
     for folder in ("_ext", "_assets", "_vendor", "_tools"):
         machinery += [
-            p for p in (ROOT / "book" / folder).rglob("*") if p.is_file() and "__pycache__" not in p.parts
+            p
+            for p in (ROOT / "book" / folder).rglob("*")
+            if p.is_file() and "__pycache__" not in p.parts
         ]
     versions = {
-        name: metadata.version(name) for name in ("jupyter-book", "sphinx", "sphinx-book-theme", "myst-nb")
+        name: metadata.version(name)
+        for name in ("jupyter-book", "sphinx", "sphinx-book-theme", "myst-nb")
     }
-    return {"content": digest(content), "machinery": digest(machinery) + json.dumps(versions)}
+    return {
+        "content": digest(content),
+        "machinery": digest(machinery) + json.dumps(versions),
+    }
 
 
 def main() -> int:
@@ -72,7 +80,9 @@ def main() -> int:
         print(done.stdout, file=sys.stderr)
         # A page that gave a warning must be read again next time, or the second build would pass.
         shutil.rmtree(BUILD, ignore_errors=True)
-        print("make book: the build failed; the warnings above are errors.", file=sys.stderr)
+        print(
+            "make book: the build failed; the warnings above are errors.", file=sys.stderr
+        )
         return 1
     STAMP.write_text(json.dumps(now))
     print(f"Built {len(pages())} pages in {time.perf_counter() - start:.1f} s. Open {page}")

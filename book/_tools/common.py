@@ -30,7 +30,9 @@ def pages(root: Path = ROOT) -> list[Path]:
         candidates = [root / f"{name}{suffix}" for suffix in ("", ".ipynb", ".md", ".rst")]
         path = next((c for c in candidates if c.is_file()), None)
         if path is None:
-            raise FileNotFoundError(f"_toc.yml names {name!r}, and there is no such .ipynb or .md")
+            raise FileNotFoundError(
+                f"_toc.yml names {name!r}, and there is no such .ipynb or .md"
+            )
         found.append(path)
     return found
 
@@ -45,5 +47,7 @@ def repository_url(root: Path = ROOT) -> str:
     text = (root / "pyproject.toml").read_text(encoding="utf-8")
     match = re.search(r'^Repository = "([^"]+)"$', text, flags=re.MULTILINE)
     if match is None:
-        raise ValueError('pyproject.toml has no line `Repository = "https://…"` under [project.urls]')
+        raise ValueError(
+            'pyproject.toml has no line `Repository = "https://…"` under [project.urls]'
+        )
     return match[1]

@@ -43,7 +43,11 @@ def repair(notebook: Any, url: str) -> None:
 
     cell = nbformat.from_dict(install_cell(url))
     cells = notebook.cells
-    old = [i for i, c in enumerate(cells) if TAG in c.metadata.get("tags", []) or c.get("id") == cell["id"]]
+    old = [
+        i
+        for i, c in enumerate(cells)
+        if TAG in c.metadata.get("tags", []) or c.get("id") == cell["id"]
+    ]
     for i in reversed(old):
         cell["execution_count"] = cells[i].get("execution_count")
         del cells[i]

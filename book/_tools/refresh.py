@@ -82,31 +82,53 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, name: str) -> None:
             trace = re.sub(r"\x1b\[[0-9;]*m", "", error.traceback).strip()
             raise RefreshError(f"{where(running)}\n{trace}") from None
         except CellTimeoutError:
-            raise RefreshError(f"{where(running)}\nstill running after {CELL_TIMEOUT} s") from None
+            raise RefreshError(
+                f"{where(running)}\nstill running after {CELL_TIMEOUT} s"
+            ) from None
         except DeadKernelError:
-            raise RefreshError(f"{where(running)}\nthe kernel died (out of memory?)") from None
+            raise RefreshError(
+                f"{where(running)}\nthe kernel died (out of memory?)"
+            ) from None
     for index, cell in enumerate(notebook.cells):
         for output in cell.get("outputs", []):
             if output.output_type == "stream" and output.name == "stderr":
-                raise RefreshError(f"{where(index)}\nwrote to stderr:\n{output.text.strip()}")
+                raise RefreshError(
+                    f"{where(index)}\nwrote to stderr:\n{output.text.strip()}"
+                )
 
 
 def tidy(notebook: nbformat.NotebookNode) -> None:
     """Make what is stored depend on the sources and outputs alone."""
-    keep = {k: v for k, v in notebook.metadata.items() if k not in ("jupytext", "widgets", "celltoolbar")}
-    keep["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    keep = {
+        k: v
+        for k, v in notebook.metadata.items()
+        if k not in ("jupytext", "widgets", "celltoolbar")
+    }
+    keep["kernelspec"] = {
+        "display_name": "Python 3",
+        "language": "python",
+        "name": "python3",
+    }
     keep["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
     notebook.metadata = nbformat.from_dict(keep)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     seen: set[str] = set()
     for cell in notebook.cells:
-        for key in ("execution", "collapsed", "scrolled", "ExecuteTime", "lines_to_next_cell"):
+        for key in (
+            "execution",
+            "collapsed",
+            "scrolled",
+            "ExecuteTime",
+            "lines_to_next_cell",
+        ):
             cell.metadata.pop(key, None)
         for output in cell.get("outputs", []):
             output.pop("transient", None)
         if cell.get("id") != "install-normtut":
             # An id that follows from the source: converting a draft anew does not touch every cell.
-            digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:8]
+            digest = hashlib.sha256(
+                f"{cell.cell_type}\n{cell.source}".encode()
+            ).hexdigest()[:8]
             copies = 1
             cell["id"] = digest
             while cell["id"] in seen:
@@ -144,7 +166,10 @@ def main(arguments: list[str]) -> int:
         try:
             refresh(path, url)
         except RefreshError as error:
-            print(f"refresh failed: {error}\nThe stored notebook was left as it was.", file=sys.stderr)
+            print(
+                f"refresh failed: {error}\nThe stored notebook was left as it was.",
+                file=sys.stderr,
+            )
             return 1
         print(f"{os.path.relpath(path)}  {time.perf_counter() - start:.1f} s", flush=True)
     return 0

@@ -33,7 +33,14 @@ def forms(url: str) -> list[str]:
 
 def files(root: Path) -> list[Path]:
     """The files that may hold the address."""
-    patterns = ("pyproject.toml", "_config.yml", "CITATION.cff", "*.md", "book/*.md", "book/*.ipynb")
+    patterns = (
+        "pyproject.toml",
+        "_config.yml",
+        "CITATION.cff",
+        "*.md",
+        "book/*.md",
+        "book/*.ipynb",
+    )
     return sorted(path for pattern in patterns for path in root.glob(pattern))
 
 
@@ -47,7 +54,11 @@ def set_repository(url: str, root: Path = ROOT) -> list[Path]:
         result = text
         for before, after in zip(old, new, strict=True):
             # `…/normtut` must not match inside `…/normtut-fork`.
-            whole = re.escape(before) if before.endswith("/") else re.escape(before) + r"(?![A-Za-z0-9_-])"
+            whole = (
+                re.escape(before)
+                if before.endswith("/")
+                else re.escape(before) + r"(?![A-Za-z0-9_-])"
+            )
             result = re.sub(whole, after, result)
         if result != text:
             path.write_text(result, encoding="utf-8", newline="\n")
@@ -57,7 +68,9 @@ def set_repository(url: str, root: Path = ROOT) -> list[Path]:
 
 def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
-        print("usage: make set-repository URL=https://github.com/you/normtut", file=sys.stderr)
+        print(
+            "usage: make set-repository URL=https://github.com/you/normtut", file=sys.stderr
+        )
         return 2
     try:
         changed = set_repository(arguments[0])

@@ -23,7 +23,11 @@ import normtut
 from normtut import data, layers
 
 TO_INPUT = v2.Compose(
-    [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), normtut.Normalize(*normtut.IMAGENET)]
+    [
+        v2.ToImage(),
+        v2.ToDtype(torch.float32, scale=True),
+        normtut.Normalize(*normtut.IMAGENET),
+    ]
 )
 
 
@@ -31,21 +35,35 @@ def network(classes: int) -> nn.Sequential:
     """Four convolutions, each followed by a batch norm."""
     blocks: list[nn.Module] = []
     for before, after in ((3, 16), (16, 32), (32, 32), (32, 64)):
-        blocks += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
-    return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes))
+        blocks += [
+            nn.Conv2d(before, after, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(after),
+            nn.ReLU(),
+        ]
+    return nn.Sequential(
+        *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes)
+    )
 
 
 def main() -> None:
     """Train, evaluate on the first process, print one line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, default=2, help="images for each process and step")
-    parser.add_argument("--no-sync", action="store_true", help="each process keeps its batch norm to itself")
+    parser.add_argument(
+        "--batch-size", type=int, default=2, help="images for each process and step"
+    )
+    parser.add_argument(
+        "--no-sync", action="store_true", help="each process keeps its batch norm to itself"
+    )
     args = parser.parse_args()
 
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     gpu = torch.cuda.device_count() >= world_size
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if gpu else torch.device("cpu")
+    device = (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        if gpu
+        else torch.device("cpu")
+    )
     if world_size > 1:
         dist.init_process_group("nccl" if gpu else "gloo")
     rank = dist.get_rank() if world_size > 1 else 0
@@ -63,13 +81,17 @@ def main() -> None:
     for epoch in range(args.epochs):
         sampler.set_epoch(epoch)
         for images, labels in loader:
-            loss = nn.functional.cross_entropy(replica(images.to(device)), labels.to(device))
+            loss = nn.functional.cross_entropy(
+                replica(images.to(device)), labels.to(device)
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
 
     if rank == 0:
-        print(f"{world_size} processes, accuracy on the test patches: {accuracy(model, device):.3f}")
+        print(
+            f"{world_size} processes, accuracy on the test patches: {accuracy(model, device):.3f}"
+        )
     if world_size > 1:
         dist.destroy_process_group()
 
