@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from . import __version__
+
 if TYPE_CHECKING:
     from .folders import Report
 
@@ -31,6 +33,7 @@ exit status: 0 all files counted, 1 some skipped or a failure, 2 wrong usage, 13
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="normtut", description="Normalization, its inverse and its uses.")
+    parser.add_argument("--version", action="version", version=f"normtut {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_stats(commands)
     from .style.cli import add_parser

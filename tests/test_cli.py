@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
+import normtut
 from normtut import ChannelStats, dataset_stats
 from normtut.cli import main
 from normtut.data import PhotoPatches, photos
@@ -67,6 +68,13 @@ def folder(tmp_path):
 
 
 # -- what is counted ------------------------------------------------------------------------------------
+
+
+def test_it_says_its_version(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"normtut {normtut.__version__}\n"
 
 
 def test_a_folder_is_the_sum_of_its_files(folder):
