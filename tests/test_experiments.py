@@ -61,12 +61,12 @@ def test_what_chapter_13_says_about_them():
         key = data, norm, size, groups
         return statistics.mean(r.error for r in runs if (r.data, r.norm, r.batch_size, r.groups) == key)
 
-    for data in ("patches", "photo"):
+    for data, margin in (("patches", 0.02), ("photo", 0.0)):
         by_size = [error(data, "batch", s) for s in SIZES]
         assert by_size[0] == max(by_size)
         for s, norm in itertools.product((8, 16, 32), ("group", "layer", "instance", "none")):
-            assert error(data, "batch", s) < error(data, norm, s)
-        assert all(error(data, "instance", s) > error(data, "group", s) + 0.05 for s in SIZES)
+            assert error(data, "batch", s) < error(data, norm, s) - margin
+        assert all(error(data, "instance", s) > error(data, "group", s) + 0.1 for s in SIZES)
         assert error(data, "group", 8, 32) > max(error(data, "group", 8, g) for g in (1, 2, 4, 8, 16)) + 0.1
     assert error("patches", "batch", 2) > error("patches", "group", 2) + 0.1
     assert abs(error("photo", "batch", 2) - error("photo", "group", 2)) < 0.05
