@@ -263,10 +263,9 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_transform(CallOuts)
     app.connect("config-inited", lambda app, config: drop_unused(app), priority=900)
     app.connect("builder-inited", lambda app: drop_unused(app), priority=0)
-    app.connect(
-        "autodoc-process-docstring", keep_first_line, priority=100
-    )  # before napoleon
-    app.connect("autodoc-process-docstring", escape_stars, priority=900)  # after it
+    # Before napoleon, and after it.
+    app.connect("autodoc-process-docstring", keep_first_line, priority=100)
+    app.connect("autodoc-process-docstring", escape_stars, priority=900)
     app.connect("html-page-context", page_context, priority=900)
     app.connect("build-finished", copy_vendored)
     app.connect("build-finished", lighten)
