@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -18,12 +18,12 @@ from torch import Tensor
 
 from .core import denormalize, moments, normalize
 
-# Elements of a piece, per thread: 512 KiB of float32.
-_PIECE = 1 << 17
+# Elements of a piece, per thread: 1 MiB of float32. Smaller ones would spend their time in Python.
+_PIECE = 1 << 18
 
 
 class Standardize(torch.autograd.Function):
-    r"""``denormalize(normalize(x, *moments(x, dim, eps=eps)), bias, weight)``, and its mean and variance.
+    r"""``denormalize(normalize(x, *moments(x, dim, eps=eps)), bias, weight)``, the mean, the variance, 1/σ.
 
     With :math:`z = (x-\mu)/\sigma` and :math:`g = \gamma\,\partial L/\partial y`, where both moments depend
     on x, the chain rule gives (Ioffe & Szegedy 2015, section 3, with the terms collected)
@@ -43,71 +43,70 @@ class Standardize(torch.autograd.Function):
         """x: at least one axis is not in ``dim``; weight and bias: of as many axes as x."""
         wide = torch.promote_types(x.dtype, torch.float32)
         shape = [1 if d in dim else n for d, n in enumerate(x.shape)]
-        mean, norm = (torch.zeros(shape, dtype=wide, device=x.device) for _ in range(2))
+        mean, norm, rstd = (torch.zeros(shape, dtype=wide, device=x.device) for _ in range(3))
         y = torch.empty_like(x)
         m = math.prod([x.shape[d] for d in dim])
         eps_ = torch.full((), eps, dtype=wide, device=x.device)
-        for x_, w_, b_, mean_, norm_, y_ in _pieces(x, dim, weight, bias, mean, norm, y):
+        for x_, w_, b_, mean_, norm_, rstd_, y_ in _pieces(x, dim, weight, bias, mean, norm, rstd, y):
             if center:
                 torch.mean(x_, dim, keepdim=True, dtype=wide, out=mean_)
-            z = x_ - mean_
-            if len(dim) > 1:  # in two steps: the inner axis is fast
-                inner = torch.linalg.vector_norm(z, dim=dim[-1], keepdim=True)
-                torch.linalg.vector_norm(inner, dim=dim[:-1], keepdim=True, out=norm_)
-            else:
-                torch.linalg.vector_norm(z, dim=dim, keepdim=True, out=norm_)
-            rstd = torch.addcmul(eps_, norm_, norm_, value=1 / m).rsqrt_()
+            z = _centred(x_, mean_, y_)
+            _norm(z, dim, out=norm_)
+            torch.addcmul(eps_, norm_, norm_, value=1 / m, out=rstd_).rsqrt_()
             if w_.shape[-1] == 1:
-                torch.add(z.mul_(rstd * w_), b_, out=y_)
+                torch.add(z.mul_(rstd_ * w_), b_, out=y_)
             else:
-                torch.addcmul(b_, z.mul_(rstd), w_, out=y_)
-        return y, mean, norm.square_().div_(m)
+                torch.addcmul(b_, z.mul_(rstd_), w_, out=y_)
+        return y, mean, norm.square_().div_(m), rstd
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         """Keep what the gradient needs: the input itself and its statistics, never z."""
         x, weight, bias, ctx.dim, ctx.eps, ctx.center = inputs
-        _, mean, var = output
-        ctx.mark_non_differentiable(mean, var)
+        _, mean, var, rstd = output
+        ctx.mark_non_differentiable(mean, var, rstd)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, weight, bias, mean, var)
+        ctx.save_for_backward(x, weight, bias, mean, rstd)
         ctx.save_for_forward(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor | None, *_: None) -> Any:
         """The formula above; in plain differentiable steps where a second derivative may follow."""
-        x, weight, bias, mean, var = ctx.saved_tensors
+        x, weight, bias, mean, rstd = ctx.saved_tensors
         dim = ctx.dim
         if g is None:
             return (None,) * 6
         if torch.is_grad_enabled():
             mean, std = _moments(x, dim, ctx.eps, ctx.center)
-            return *_gradients(x, weight, bias, mean, std, g, dim, ctx.center), None, None, None
-        rstd = (var + ctx.eps).rsqrt_()
+            return *_gradients(x, weight, bias, mean, 1 / std, g, dim, ctx.center), None, None, None
         dx = torch.empty_like(x)
-        dw, db = (torch.zeros_like(weight, dtype=mean.dtype) for _ in range(2))
         alone = [d for d, n in enumerate(weight.shape) if n == 1]
         inner = [d for d in dim if d in alone]  # axes that share both statistics and weight
+        sums = [1 if d in inner else n for d, n in enumerate(x.shape if inner else weight.shape)]
+        db, dw = (torch.zeros(sums, dtype=mean.dtype, device=x.device) for _ in range(2))
         v = weight.to(mean.dtype) / -math.prod([x.shape[d] for d in dim])
-        for x_, g_, w_, v_, mean_, rstd_, dx_, dw_, db_ in _pieces(
-            x, dim, g, weight, v, mean, rstd, dx, dw, db
+        gz = x.new_empty(0)
+        for x_, g_, w_, v_, mean_, rstd_, dx_, db_, dw_ in _pieces(
+            x, dim, g, weight, v, mean, rstd, dx, db, dw
         ):
-            z = (x_ - mean_).mul_(rstd_)
-            gz = g_ * z
-            a, b = (t.sum(inner, keepdim=True, dtype=mean.dtype) if inner else t for t in (g_, gz))
-            db_ += a.sum(alone, keepdim=True, dtype=mean.dtype) if alone else a
-            dw_ += b.sum(alone, keepdim=True) if alone else b
-            # What follows is g·w − mean(g·w) − z·mean(g·w·z), times 1/σ as early as it is small.
-            if w_.shape[-1] == 1:
-                z.mul_((b * v_).sum(dim, keepdim=True).mul_(rstd_))
+            z = _centred(x_, mean_, dx_)  # not yet divided by σ: that is done where it is small
+            gz = torch.mul(g_, z, out=gz if gz.shape == z.shape else torch.empty_like(z))
+            # What follows is g·w − mean(g·w) − z·mean(g·w·z), times 1/σ.
+            if inner:
+                torch.sum(g_, inner, keepdim=True, dtype=db.dtype, out=db_)
+                torch.sum(gz, inner, keepdim=True, out=dw_).mul_(rstd_)
+                z.mul_((dw_ * v_).sum(dim, keepdim=True).mul_(rstd_).mul_(rstd_))
                 if ctx.center:
-                    z.add_((a * v_).sum(dim, keepdim=True).mul_(rstd_))
+                    z.add_((db_ * v_).sum(dim, keepdim=True).mul_(rstd_))
                 torch.add(z, torch.mul(g_, rstd_ * w_, out=gz), out=dx_)
-            else:  # one weight per element of the last axis
-                z.mul_((b @ v_[0]).unsqueeze_(1))
+            else:  # a matrix, with one weight per element of its rows
+                db_ += g_.sum(0, keepdim=True, dtype=db.dtype)
+                dw_.addmm_(rstd_.t(), gz)
+                z.mul_((gz @ v_.t()).mul_(rstd_).mul_(rstd_))
                 if ctx.center:
-                    z.add_((a.to(v_.dtype) @ v_[0]).unsqueeze_(1))
+                    z.add_(g_.to(z.dtype) @ v_.t())
                 torch.mul(z.addcmul_(g_, w_), rstd_, out=dx_)
+        db, dw = (t.sum_to_size(weight.shape) for t in (db, dw))
         return dx, dw.to(weight.dtype), db.to(bias.dtype), None, None, None
 
     @staticmethod
@@ -121,39 +120,55 @@ class Standardize(torch.autograd.Function):
             dy = dy + _without_mean_and_z(dx, z, ctx.dim, ctx.center) / std * weight
         if dw is not None:
             dy = dy + z * dw
-        return (dy if db is None else dy + db).to(x.dtype), None, None
+        return (dy if db is None else dy + db).to(x.dtype), None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, weight: Tensor, bias: Tensor, *args: Any) -> Any:
         """Over a batch of inputs: the three steps themselves."""
-        return torch.vmap(lambda x, w, b: compose(x, w, b, *args), in_dims[:3])(x, weight, bias), (0, 0, 0)
+        y, mean, var = torch.vmap(lambda x, w, b: compose(x, w, b, *args), in_dims[:3])(x, weight, bias)
+        return (y, mean, var, (var + args[1]).rsqrt()), (0, 0, 0, 0)
 
 
-class Traced(torch.autograd.Function):
+class Traced(Standardize):
     """The same for `torch.compile`, which needs the formulas and not the pieces."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dim: tuple[int, ...], eps: float, center: bool
+        x: Tensor, weight: Tensor, bias: Tensor, dim: tuple[int, ...], eps: float, center: bool
     ) -> Any:
-        """`compose`, keeping what the gradient needs."""
-        y, mean, var = compose(x, weight, bias, dim, eps, center)
-        ctx.save_for_backward(x, weight, bias, mean, (var + eps).sqrt())
-        ctx.dim, ctx.center = dim, center
-        ctx.mark_non_differentiable(mean, var)
-        return y, mean, var
+        """What is constant over ``dim`` is worked out first, so that compilers need not see that it is."""
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        if center:
+            var, mean = torch.var_mean(wide, dim, correction=0, keepdim=True)
+        else:
+            var = wide.square().mean(dim, keepdim=True)
+            mean = torch.zeros_like(var)
+        rstd = (var + eps).rsqrt()
+        y = (wide - mean) * rstd * weight + bias
+        return y.to(x.dtype), mean, var, rstd
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor, *_: Any) -> Any:
+    def backward(ctx: Any, g: Tensor | None, *_: None) -> Any:
         """The formula of `Standardize`."""
-        x, weight, bias, mean, std = ctx.saved_tensors
-        return *_gradients(x, weight, bias, mean, std, g, ctx.dim, ctx.center), None, None, None
+        x, weight, bias, mean, rstd = ctx.saved_tensors
+        if g is None:
+            return (None,) * 6
+        return *_gradients(x, weight, bias, mean, rstd, g, ctx.dim, ctx.center), None, None, None
+
+
+def _traced(*args: Any) -> Any:
+    return Traced.apply(*args)[:3]
+
+
+# A call of it is one step of the graph, which it is left to autograd to look into, as in eager mode.
+traced: Callable[..., tuple[Tensor, Tensor, Tensor]]
+traced = torch.compiler.allow_in_graph(_traced)  # type: ignore[no-untyped-call]
 
 
 def compose(
     x: Tensor, weight: Tensor, bias: Tensor, dim: tuple[int, ...], eps: float, center: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What `Standardize` must agree with, as one reads it; compilers make it fast themselves."""
+    """What `Standardize` must agree with, as one reads it."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     y = denormalize(normalize(wide, *_moments(wide, dim, eps, center)), bias, weight).to(x.dtype)
     mean, std = _moments(wide.detach(), dim, 0.0, center)
@@ -177,22 +192,37 @@ def _gradients(
     weight: Tensor,
     bias: Tensor,
     mean: Tensor,
-    std: Tensor,
+    rstd: Tensor,
     g: Tensor,
     dim: tuple[int, ...],
     center: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    z = (x - mean) / std
+    z = x - mean  # not yet divided by σ
     gz = g * z
     # One pass over the axes that share both statistics and weight; all other sums are of its results.
     inner = [d for d in dim if weight.shape[d] == 1]
     a, b = (t.sum(inner, keepdim=True, dtype=z.dtype) if inner else t.to(z.dtype) for t in (g, gz))
-    m = math.prod([x.shape[d] for d in dim])
-    dx = g * weight - z * ((b * weight).sum(dim, keepdim=True) / m)
+    b = b * rstd
+    share = rstd * (1 / math.prod([x.shape[d] for d in dim]))
+    dx = g * (weight * rstd) - z * ((b * weight).sum(dim, keepdim=True) * rstd * share)
     if center:
-        dx = dx - (a * weight).sum(dim, keepdim=True) / m
+        dx = dx - (a * weight).sum(dim, keepdim=True) * share
     dw, db = b.sum_to_size(weight.shape), a.sum_to_size(bias.shape)
-    return (dx / std).to(x.dtype), dw.to(weight.dtype), db.to(bias.dtype)
+    return dx.to(x.dtype), dw.to(weight.dtype), db.to(bias.dtype)
+
+
+def _centred(x: Tensor, mean: Tensor, room: Tensor) -> Tensor:
+    """x − mean in the type of the mean: in ``room`` where that type fits, which spares a buffer."""
+    return torch.sub(x, mean, out=room) if room.dtype == mean.dtype else x - mean
+
+
+def _norm(z: Tensor, dim: tuple[int, ...], out: Tensor) -> None:
+    """Root of the sum of squares; fast over one inner axis, which two are if they follow in memory."""
+    if dim == (z.ndim - 2, z.ndim - 1) and z.is_contiguous():
+        z, out, dim = z.flatten(-2), out.squeeze(-1), dim[:1]
+    elif len(dim) > 1:
+        z, dim = torch.linalg.vector_norm(z, dim=dim[-1], keepdim=True), dim[:-1]
+    torch.linalg.vector_norm(z, dim=dim, keepdim=True, out=out)
 
 
 def _pieces(x: Tensor, dim: tuple[int, ...], *others: Tensor) -> Iterator[tuple[Tensor, ...]]:

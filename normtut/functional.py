@@ -25,7 +25,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ._eager import Standardize, compose
+from ._eager import Standardize, compose, traced
 from .core import denormalize, moments, normalize
 
 __all__ = ["adain", "batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
@@ -263,9 +263,11 @@ def _standardize(
     if x.numel() == 0:  # nothing to learn from
         mean = x.new_zeros(0)
         return x * gamma.to(x.dtype) + beta.to(x.dtype), mean, mean
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+    if torch.compiler.is_compiling():
+        return traced(x, gamma, beta, dim, eps, center)
+    if torch._C._get_tracing_state() is not None:
         return compose(x, gamma, beta, dim, eps, center)
-    y, mean, var = Standardize.apply(x, gamma, beta, dim, eps, center)
+    y, mean, var, _ = Standardize.apply(x, gamma, beta, dim, eps, center)
     return y, mean, var
 
 

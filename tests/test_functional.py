@@ -170,6 +170,20 @@ def test_compiles_into_one_graph(name):
         torch.testing.assert_close(a, b, **_f32(b))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["batch", "group", "layer", "rms"])
+def test_transforms_compile(name):
+    """Each sample's gradient, and a directional derivative: compiled, the same as not."""
+    x, weight, bias = _inputs(dtype=torch.float64)
+    square = lambda x: CALLS[name](F, x, weight, bias).square().sum()  # noqa: E731
+    for function in (
+        torch.vmap(torch.func.grad(lambda x: square(torch.stack([x, x.flip(0)])))),
+        lambda x: torch.func.jvp(square, (x,), (x.sin(),))[1],
+    ):
+        compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(x.detach()), function(x.detach()))
+
+
 # --- which error for which bad input ----------------------------------------------------------------------
 
 
