@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -25,6 +26,10 @@ from torch import Tensor
 from .core import denormalize, normalize
 
 __all__ = ["merge_moments", "run_workers", "sync_batch_norm"]
+
+# On Linux new processes are forks of a server that has imported torch, runs nothing else and ends with this
+# process. Elsewhere each imports torch for itself (seconds), since not all libraries survive a fork.
+_START = "forkserver" if sys.platform == "linux" else "spawn"
 
 
 def merge_moments(counts: Tensor, means: Tensor, m2s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -228,8 +233,9 @@ def run_workers(
         raise ValueError(f"world_size must be at least 1, got {world_size}")
     import cloudpickle
 
-    context = torch.multiprocessing.get_context("spawn")
-    task = cloudpickle.dumps((function, tuple(args)))
+    context: Any = torch.multiprocessing.get_context(_START)
+    context.set_forkserver_preload([__name__])
+    task = cloudpickle.dumps((function, tuple(args), dict(os.environ)))
     deadline = time.monotonic() + timeout
     processes: list[Any] = []
     pipes: list[Any] = []
@@ -290,9 +296,12 @@ def _work(rank: int, world_size: int, folder: str, timeout: float, task: bytes, 
     with open(os.path.join(folder, f"{rank}.log"), "wb", buffering=0) as log:
         for descriptor in (1, 2):
             os.dup2(log.fileno(), descriptor)
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     torch.set_num_threads(1)
+    np.random.seed()  # noqa: NPY002 (forks of one server would all draw the same numbers)
     try:
+        function, args, environ = cloudpickle.loads(task)
+        os.environ.update(environ)  # the server's is that of its start
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
         dist.init_process_group(
             "gloo",
             store=dist.FileStore(  # type: ignore[attr-defined]
@@ -302,7 +311,6 @@ def _work(rank: int, world_size: int, folder: str, timeout: float, task: bytes, 
             world_size=world_size,
             timeout=timedelta(seconds=timeout),
         )
-        function, args = cloudpickle.loads(task)
         outcome: tuple[bool, Any] = (True, function(rank, *args))
         message = cloudpickle.dumps(outcome)
     except BaseException:

@@ -12,6 +12,7 @@ import time
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -283,6 +284,21 @@ def test_a_timeout_leaves_no_process_behind(tmp_path):
     for file in tmp_path.iterdir():
         with pytest.raises(ProcessLookupError):
             os.kill(int(file.read_text()), 0)
+
+
+def drawn_and_set(rank):
+    return np.random.random(), os.environ.get("NORMTUT_OF_THE_TEST")  # noqa: NPY002
+
+
+@pytest.mark.parametrize("start", ["forkserver", "spawn"])
+def test_workers_draw_their_own_numbers_and_know_the_environment(monkeypatch, start):
+    """Even where they are forks of a server that is older than either."""
+    monkeypatch.setattr("normtut.distributed._START", start)
+    run_workers(drawn_and_set, timeout=240)
+    monkeypatch.setenv("NORMTUT_OF_THE_TEST", "set")
+    (first, a), (second, b) = run_workers(drawn_and_set, timeout=240)
+    assert first != second
+    assert (a, b) == ("set", "set")
 
 
 def test_workers_are_refused_where_there_are_none():
