@@ -100,8 +100,8 @@ def show(
     """Draw pictures side by side, each as it is: nothing is rescaled.
 
     Args:
-        images: ``{title: picture}``, a sequence of pictures, or one batch; each (3, H, W), (1, H, W) or
-            (H, W), uint8 or float in [0, 1].
+        images: ``{title: picture}``, a sequence of pictures, or one batch; each (3, H, W), (1, H, W),
+            (H, W) or a batch of one of these, uint8 or float in [0, 1].
         ncols: pictures in a row; all of them by default.
         width: of one picture, in inches.
         clip: allow floats outside [0, 1], and clip them as ``imshow`` does.
@@ -490,7 +490,7 @@ def _strokes(ax: Axes, histogram: np.ndarray) -> None:
 
 def _as_picture(title: object, x: Tensor, clip: bool) -> np.ndarray:
     """(H, W, 3) or (H, W), uint8 or float in [0, 1]."""
-    a = _channels_last(f"picture {title!r}", x)
+    a = _channels_last(f"picture {title!r}", x[0] if x.ndim == 4 and len(x) == 1 else x)
     if a.dtype == np.uint8:
         return a
     if not clip and not (a.min() >= 0 and a.max() <= 1):

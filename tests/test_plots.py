@@ -78,6 +78,13 @@ class TestShow:
         for picture, ax in zip(x, fig.axes, strict=True):
             assert np.array_equal(ax.images[0].get_array(), picture.permute(1, 2, 0).numpy())
 
+    def test_a_batch_of_one_is_a_picture_and_a_batch_of_two_is_not(self):
+        x = torch.rand(2, 3, 4, 5)
+        fig = plots.show({"one": x[:1]})
+        assert np.array_equal(fig.axes[0].images[0].get_array(), x[0].permute(1, 2, 0).numpy())
+        with pytest.raises(ValueError, match=r"'two' must be .* got \(2, 3, 4, 5\)"):
+            plots.show({"two": x})
+
     def test_floats_outside_0_to_1_are_refused_unless_clipped(self):
         x = {"z": torch.full((3, 2, 2), -1.5)}
         with pytest.raises(ValueError, match=r"'z' has values from -1\.5 to -1\.5"):
