@@ -1,9 +1,9 @@
-"""moments → normalize → denormalize in one step, for eager mode: faster, with the same results.
+"""moments → normalize → denormalize in one step: faster, with the same results.
 
-Autograd through the three functions of `normtut.core` writes a dozen tensors of the input's size to memory,
-and memory is what such layers spend their time on. Here the gradient is in closed form, and the work goes
-piece by piece: groups of values that share no statistics are independent of each other, so a piece that
-fits the processor's cache passes through all the steps before the next one is fetched.
+In eager mode, autograd through the three functions of `normtut.core` writes a dozen tensors of the input's
+size to memory, and memory is what such layers spend their time on. Here the gradient is in closed form, and
+the work goes piece by piece: groups of values that share no statistics are independent of each other, so a
+piece that fits the processor's cache passes through all the steps before the next one is fetched.
 """
 
 from __future__ import annotations
@@ -80,8 +80,7 @@ class Standardize(torch.autograd.Function):
             mean, std = _moments(x, dim, ctx.eps, ctx.center)
             return *_gradients(x, weight, bias, mean, 1 / std, g, dim, ctx.center), None, None, None
         dx = torch.empty_like(x)
-        alone = [d for d, n in enumerate(weight.shape) if n == 1]
-        inner = [d for d in dim if d in alone]  # axes that share both statistics and weight
+        inner = [d for d in dim if weight.shape[d] == 1]  # axes that share both statistics and weight
         sums = [1 if d in inner else n for d, n in enumerate(x.shape if inner else weight.shape)]
         db, dw = (torch.zeros(sums, dtype=mean.dtype, device=x.device) for _ in range(2))
         v = weight.to(mean.dtype) / -math.prod([x.shape[d] for d in dim])
@@ -138,11 +137,7 @@ class Traced(Standardize):
     ) -> Any:
         """What is constant over ``dim`` is worked out first, so that compilers need not see that it is."""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        if center:
-            var, mean = torch.var_mean(wide, dim, correction=0, keepdim=True)
-        else:
-            var = wide.square().mean(dim, keepdim=True)
-            mean = torch.zeros_like(var)
+        mean, var = _mean_and_variance(wide, dim, center)
         rstd = (var + eps).rsqrt()
         y = (wide - mean) * rstd * weight + bias
         return y.to(x.dtype), mean, var, rstd
@@ -171,15 +166,22 @@ def compose(
     """What `Standardize` must agree with, as one reads it."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     y = denormalize(normalize(wide, *_moments(wide, dim, eps, center)), bias, weight).to(x.dtype)
-    mean, std = _moments(wide.detach(), dim, 0.0, center)
-    return y, mean, std.square()
+    return y, *_mean_and_variance(wide.detach(), dim, center)
 
 
 def _moments(x: Tensor, dim: tuple[int, ...], eps: float, center: bool) -> tuple[Tensor, Tensor]:
     if center:
         return moments(x, dim, eps=eps)
-    mean_square = x.to(torch.promote_types(x.dtype, torch.float32)).square().mean(dim, keepdim=True)
-    return torch.zeros_like(mean_square), (mean_square + eps).sqrt()
+    mean, var = _mean_and_variance(x.to(torch.promote_types(x.dtype, torch.float32)), dim, center)
+    return mean, (var + eps).sqrt()
+
+
+def _mean_and_variance(wide: Tensor, dim: tuple[int, ...], center: bool) -> tuple[Tensor, Tensor]:
+    if center:
+        var, mean = torch.var_mean(wide, dim, correction=0, keepdim=True)
+        return mean, var
+    mean_square = wide.square().mean(dim, keepdim=True)
+    return torch.zeros_like(mean_square), mean_square
 
 
 def _without_mean_and_z(g: Tensor, z: Tensor, dim: tuple[int, ...], center: bool) -> Tensor:

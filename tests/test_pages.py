@@ -228,10 +228,15 @@ def test_keyboard_reaches_the_text(visit) -> None:
     """The first Tab shows the link that skips the navigation, and it works."""
     page = visit(PAGES[0]).page
     page.keyboard.press("Tab")
-    assert page.locator(":focus").inner_text() == "Skip to main content"
+    link = page.locator(":focus")
+    assert link.inner_text() == "Skip to main content"
     page.wait_for_function("document.activeElement.getBoundingClientRect().top >= 0")  # the link slides in
+    box = link.bounding_box()
+    assert box is not None
+    assert box["y"] >= 0
     page.keyboard.press("Enter")
     page.wait_for_url("**/*#main-content")  # a jump within a page may be told later than the key
+    assert page.url.endswith("#main-content")
 
 
 def test_focus_is_visible(visit) -> None:
@@ -265,4 +270,5 @@ def test_folded_cells_open(visit) -> None:
     details.locator("summary").focus()
     page.keyboard.press("Enter")
     page.wait_for_function("document.querySelector('details').open")
+    assert details.get_attribute("open") is not None
     assert "find_spec" in details.inner_text()
