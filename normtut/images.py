@@ -37,8 +37,8 @@ class MeanStd(NamedTuple):
 
 
 #: What models pretrained on ImageNet expect (torchvision, ``transforms/_presets.py``). This std is most
-#: likely a mean of per-image stds; the pixel std is about 0.28 (pytorch/vision #1439). Use it all the same
-#: with models that were trained with it.
+#: likely a mean of per-image stds; the pixel std is reported as about 0.28 (pytorch/vision #1439). Use it all
+#: the same with models that were trained with it.
 IMAGENET = MeanStd((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 #: Pixel statistics of the 50,000 training images. The widespread std (0.2023, 0.1994, 0.2010) is the mean of
