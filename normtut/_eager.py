@@ -8,6 +8,7 @@ piece that fits the processor's cache passes through all the steps before the ne
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 import math
@@ -21,6 +22,9 @@ from .core import denormalize, moments, normalize
 
 # Elements of a piece, per thread: 2 MiB of float32. Smaller ones would spend their time in Python.
 _PIECE = 1 << 19
+
+# `vector_norm` adds up one value after the other, and over millions loses digits: longer axes go in parts.
+_LONG = 1 << 14
 
 
 class Standardize(torch.autograd.Function):
@@ -227,11 +231,15 @@ def _centred(x: Tensor, mean: Tensor, room: Tensor) -> Tensor:
 
 def _norm(z: Tensor, dim: tuple[int, ...], out: Tensor) -> None:
     """Root of the sum of squares; fast over one inner axis, which two are if they follow in memory."""
+    norm = functools.partial(torch.linalg.vector_norm, keepdim=True)
     if dim == (z.ndim - 2, z.ndim - 1) and z.is_contiguous():
         z, out, dim = z.flatten(-2), out.squeeze(-1), dim[:1]
-    elif len(dim) > 1:
-        z, dim = torch.linalg.vector_norm(z, dim=dim[-1], keepdim=True), dim[:-1]
-    torch.linalg.vector_norm(z, dim=dim, keepdim=True, out=out)
+    for d in dim:
+        if z.shape[d] > _LONG:
+            z = torch.cat([norm(part, dim=d) for part in z.split(_LONG, d)], d)
+    if len(dim) > 1:
+        z, dim = norm(z, dim=dim[-1]), dim[:-1]
+    norm(z, dim=dim, out=out)
 
 
 def _pieces(x: Tensor, dim: tuple[int, ...], *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
