@@ -77,13 +77,19 @@ class Standardize(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor | None, *_: None) -> Any:
         """The formula above; in plain differentiable steps where a second derivative may follow."""
-        x, weight, bias, mean, rstd = ctx.saved_tensors
-        dim = ctx.dim
         if g is None:
             return (None,) * 6
         if torch.is_grad_enabled():
-            mean, std = _moments(x, dim, ctx.eps, ctx.center)
-            return *_gradients(x, weight, bias, mean, 1 / std, g, dim, ctx.center), None, None, None
+            x, weight, bias, *_ = ctx.saved_tensors
+            mean, std = _moments(x, ctx.dim, ctx.eps, ctx.center)
+            return *_gradients(x, weight, bias, mean, 1 / std, g, ctx.dim, ctx.center), None, None, None
+        with torch.autocast(g.device.type, enabled=False):  # its matrix products are sums, and stay precise
+            return *Standardize._in_pieces(ctx, g), None, None, None
+
+    @staticmethod
+    def _in_pieces(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight, bias, mean, rstd = ctx.saved_tensors
+        dim = ctx.dim
         dx = torch.empty_like(x)
         inner = [d for d in dim if weight.shape[d] == 1]  # axes that share both statistics and weight
         sums = [1 if d in inner else n for d, n in enumerate(x.shape if inner else weight.shape)]
@@ -113,7 +119,7 @@ class Standardize(torch.autograd.Function):
                     gw = torch.mul(g_, w_, out=gz)
                 torch.addcmul(z, gw, rstd_, out=dx_)
         db, dw = (t.sum_to_size(weight.shape) for t in (db, dw))
-        return dx, dw.to(weight.dtype), db.to(bias.dtype), None, None, None
+        return dx, dw.to(weight.dtype), db.to(bias.dtype)
 
     @staticmethod
     def jvp(ctx: Any, dx: Tensor | None, dw: Tensor | None, db: Tensor | None, *_: None) -> Any:
@@ -236,7 +242,7 @@ def _norm(z: Tensor, dim: tuple[int, ...], out: Tensor) -> None:
         z, out, dim = z.flatten(-2), out.squeeze(-1), dim[:1]
     for d in dim:
         if z.shape[d] > _LONG:
-            z = torch.cat([norm(part, dim=d) for part in z.split(_LONG, d)], d)
+            z = torch.cat([norm(part, dim=d) for part in torch.split(z, _LONG, d)], d)
     if len(dim) > 1:
         z, dim = norm(z, dim=dim[-1]), dim[:-1]
     norm(z, dim=dim, out=out)

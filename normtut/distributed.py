@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .core import denormalize, normalize
 
@@ -95,6 +96,8 @@ def sync_batch_norm(
         running_mean, running_var, weight, bias, momentum, eps: as for `torch.nn.functional.batch_norm`.
         group: the process group; the default group if None.
 
+    A second derivative is refused: it would have to communicate once more.
+
     Raises:
         ValueError: on every process, if they disagree about the channels or the dtype, if it is not a
             floating type, or if together they have fewer than two values per channel.
@@ -145,6 +148,7 @@ class _SyncNormalize(torch.autograd.Function):
         return z, mean, m2 / n, count
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, None, None, None]:
         # μ and σ depend on every pixel of every process: dx = (g − mean(g) − z · mean(g z)) / σ,
         # with means over the whole batch (Ioffe & Szegedy 2015, section 3).

@@ -265,7 +265,8 @@ def _standardize(
         return x * gamma.to(x.dtype) + beta.to(x.dtype), mean, mean
     if torch.compiler.is_compiling():
         return traced(x, gamma, beta, dim, eps, center)
-    if torch._C._get_tracing_state() is not None:
+    # Tracers look for plain steps, and nested forward mode through a Function is wrong (as in torch.nn).
+    if torch._C._get_tracing_state() is not None or torch._C._functorch.peek_interpreter_stack() is not None:
         return compose(x, gamma, beta, dim, eps, center)
     y, mean, var, _ = Standardize.apply(x, gamma, beta, dim, eps, center)
     return y, mean, var

@@ -7,12 +7,14 @@ the errors of its namesake in `torch.nn`, so that either can replace the other.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from . import functional as F
 from .distributed import sync_batch_norm
@@ -198,7 +200,8 @@ class SyncBatchNorm(_BatchNorm):
         result = module
         if isinstance(module, _BatchNorm | nn.modules.batchnorm._BatchNorm):
             result = cls.__new__(cls)
-            result.__dict__.update(module.__dict__)
+            own = {k: v.copy() if isinstance(v, dict) else v for k, v in module.__dict__.items()}
+            result.__dict__.update(own)
             result.process_group = process_group
         for name, child in module.named_children():
             result.add_module(name, cls.convert_sync_batchnorm(child, process_group))
@@ -237,10 +240,13 @@ class _InstanceNorm(_TrackingNorm):
         self._check_ndim(input)
         axis = input.ndim - self._ndims[0]
         if input.shape[axis] != self.num_features:
-            raise ValueError(
+            message = (
                 f"expected input's size at dim={axis} to match num_features ({self.num_features}), "
                 f"but got: {input.shape[axis]}."
             )
+            if self.affine:
+                raise ValueError(message)
+            warnings.warn(f"{message} It is not used, because affine=False.", stacklevel=2)
         x = input if axis else input.unsqueeze(0)
         y = F.instance_norm(
             x,
@@ -416,16 +422,25 @@ def fold_batch_norm(conv: nn.Module, bn: nn.Module) -> nn.Module:
     .. math:: W' = \frac{\gamma}{\sigma} W, \qquad b' = \frac{\gamma}{\sigma} (b - \mu) + \beta
 
     Args:
-        conv: a ``Linear``, or a ``Conv1d/2d/3d`` (not transposed).
+        conv: a ``Linear``, or a ``Conv1d/2d/3d`` (not transposed); parametrizations become plain weights.
         bn: the `BatchNorm` after it, ours or torch's, in eval mode and with running statistics.
 
     Raises:
-        TypeError: if ``conv`` is neither.
+        TypeError: if ``conv`` is neither, or ``bn`` no batch norm.
         ValueError: if ``bn`` is training or keeps no running statistics, or the channels differ.
     """
     if not isinstance(conv, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
         raise TypeError(f"conv must be a Linear, Conv1d, Conv2d or Conv3d, got {type(conv).__name__}")
+    if not isinstance(bn, _BatchNorm | nn.modules.batchnorm._BatchNorm):
+        raise TypeError(f"bn must be a batch norm, got {type(bn).__name__}")
     folded: Any = copy.deepcopy(conv)
+    if parametrize.is_parametrized(folded):
+        # `remove_parametrizations` would change the class, which the copy shares with conv.
+        computed = {name: getattr(folded, name) for name in folded.parametrizations}
+        folded.__class__ = parametrize.type_before_parametrizations(folded)
+        del folded.parametrizations
+        for name, value in computed.items():
+            folded.register_parameter(name, nn.Parameter(value))
     b: Any = bn
     if b.training or b.running_mean is None:
         raise ValueError("only a batch norm in eval mode and with running statistics can be folded")
@@ -438,7 +453,8 @@ def fold_batch_norm(conv: nn.Module, bn: nn.Module) -> nn.Module:
     offset = -b.running_mean if folded.bias is None else folded.bias - b.running_mean
     offset = offset * scale
     folded.weight.copy_(folded.weight * scale.view(-1, *[1] * (folded.weight.ndim - 1)))
-    folded.bias = nn.Parameter(offset if b.bias is None else offset + b.bias)
+    bias = offset if b.bias is None else offset + b.bias
+    folded.bias = nn.Parameter(bias.to(folded.weight.dtype))
     return folded  # type: ignore[no-any-return]
 
 

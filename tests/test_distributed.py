@@ -118,6 +118,20 @@ def test_a_mean_far_from_zero():
     assert ((one_pass - x.var((0, 2, 3), correction=0)).abs() > 0.1).any()  # what the layer must not do
 
 
+def second_derivative(rank):
+    x = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    (g,) = torch.autograd.grad(sync_batch_norm(x, None, None).pow(3).sum(), x, create_graph=True)
+    try:
+        g.square().sum().backward()
+    except RuntimeError as error:
+        return str(error)
+
+
+def test_a_second_derivative_is_refused():
+    for answer in run_workers(second_derivative, world_size=2):
+        assert "once_differentiable" in answer
+
+
 def network(seed=0):
     torch.manual_seed(seed)
     return nn.Sequential(

@@ -150,6 +150,45 @@ def test_vmap_and_per_sample_gradients(name):
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("name", CALLS)
+def test_nested_forward_mode(name):
+    x, w, b = _inputs((2, C, 2, D))
+    f = lambda v: CALLS[name](F, v, w, b).pow(3).sum()  # noqa: E731
+    jacfwd = torch.func.jacfwd
+    torch.testing.assert_close(jacfwd(jacfwd(f))(x), torch.func.hessian(f)(x))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_gradient_is_as_precise_inside_autocast(name):
+    tensors = _inputs((8, C, 16, D), torch.float32)
+    outside = _with_gradients(CALLS[name], F, *tensors)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = _with_gradients(CALLS[name], F, *tensors)
+    for a, b in zip(inside, outside, strict=True):
+        assert torch.equal(a, b)
+
+
+LONG = {
+    "instance": ((1, 2, 1 << 21), lambda K, x: K.instance_norm(x)),
+    "group": ((1, 4, 1 << 20), lambda K, x: K.group_norm(x, 1)),
+    "layer": ((1, 1 << 22), lambda K, x: K.layer_norm(x, x.shape[1:])),
+    "rms": ((1, 1 << 22), lambda K, x: K.rms_norm(x, x.shape[1:])),
+    "batch": ((1 << 21, 2), lambda K, x: K.batch_norm(x, None, None, training=True)),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_millions_of_values_lose_no_digits(name):
+    shape, call = LONG[name]
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    for ours, exact in zip(
+        _with_gradients(lambda K, x: call(K, x), F, x),
+        _with_gradients(lambda K, x: call(K, x), T, x.double()),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours.double(), exact, rtol=4e-6, atol=4e-6)
+
+
 @pytest.mark.parametrize("pieces", [1, 7, 1 << 20])
 @pytest.mark.parametrize("name", CALLS)
 def test_the_size_of_the_pieces_does_not_matter(name, pieces, monkeypatch):
