@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import signal
@@ -32,6 +33,10 @@ exit status: 0 all files counted, 1 some skipped or a failure, 2 wrong usage, 13
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
+    # A file name need not be text, nor a terminal know "×": neither may cost the result of a long run.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what has replaced it may be anything
+            stream.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(prog="normtut", description="Normalization, its inverse and its uses.")
     parser.add_argument("--version", action="version", version=f"normtut {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -7,8 +7,9 @@ statistics come from, and whose statistics are put back.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TypeVar, overload
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
@@ -54,13 +55,15 @@ def moments(
 
     Raises:
         TypeError: if ``x`` is not floating point.
-        ValueError: if ``eps`` is negative, or there is nothing to average over.
+        ValueError: if ``eps`` is negative, ``dim`` is empty, or there is nothing to average over.
         IndexError: if ``x`` has no such axis.
     """
     _check_float("x", x)
     if not eps >= 0:
         raise ValueError(f"eps must be >= 0, got {eps}")
-    dims = (dim,) if isinstance(dim, int) else tuple(dim)
+    dims = tuple(dim) if isinstance(dim, Iterable) else (operator.index(dim),)
+    if not dims:  # torch would take it for all axes
+        raise ValueError(f"dim is empty: name the axes of x, of shape {tuple(x.shape)}, to average over")
     if not all(-x.ndim <= d < x.ndim for d in dims):
         raise IndexError(f"dim={dim} names an axis that x of shape {tuple(x.shape)} does not have")
     if math.prod([x.shape[d] for d in dims]) == 0:
@@ -90,11 +93,15 @@ def normalize(x: Tensor, mean: Stats, std: Stats) -> Tensor:
     Raises:
         TypeError: if ``x`` is not floating point.
         ValueError: if ``mean`` or ``std`` does not fit the channels of ``x`` or would change its shape, or if
-            a ``std`` given as numbers is zero or not finite. (Tensors are not looked into, which would make a
-            GPU wait: where they are zero, the result is inf or NaN.)
+            a ``std`` given as numbers is zero or not finite in the dtype of the computation. (Tensors are not
+            looked into, which would make a GPU wait: where they are zero, the result is inf or NaN.)
     """
-    if not isinstance(std, Tensor) and not (np.isfinite(std) & np.not_equal(std, 0)).all():
-        raise ValueError(f"std must be finite and not zero, got {std}")
+    _check_float("x", x)
+    if not isinstance(std, Tensor):
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        divisor = np.asarray(std, np.float64 if dtype == torch.float64 else np.float32)
+        if not (np.isfinite(divisor) & (divisor != 0)).all():  # 1e-60 is zero in float32
+            raise ValueError(f"std must be finite and not zero in {dtype}, got {std}")
     mean, std = _as_stats("mean", mean, x), _as_stats("std", std, x)
     return ((_at_least_float32(x) - mean) / std).to(x.dtype)
 
@@ -107,7 +114,8 @@ def denormalize(z: Tensor, mean: Stats, std: Stats) -> Tensor:
 
     With learned numbers for ``std`` and ``mean`` these are the γ and β of a normalization layer (Ioffe &
     Szegedy 2015, Algorithm 1); with those of another image it is AdaIN (Huang & Belongie 2017,
-    equation (8)). Arguments, dtypes and errors are those of `normalize`.
+    equation (8)). Arguments, dtypes and errors are those of `normalize`, but ``std`` is not looked into: a
+    learned γ may be zero.
     """
     mean, std = _as_stats("mean", mean, z), _as_stats("std", std, z)
     return (_at_least_float32(z) * std + mean).to(z.dtype)
@@ -131,22 +139,53 @@ def inverse_stats(mean, std):  # type: ignore[no-untyped-def]
     fewer. Sequences of floats give tuples of floats; tensors and arrays give their own kind.
 
     Raises:
-        ValueError: if a std is zero or not finite, or if the lengths differ.
+        ValueError: if mean or std is not a sequence of numbers, a tensor or an array, or they are not of the
+            same kind and length; if a std is zero or not finite, or a result would not be finite.
     """
     if isinstance(mean, Tensor | np.ndarray):
+        if not isinstance(std, Tensor if isinstance(mean, Tensor) else np.ndarray):
+            raise ValueError(
+                "mean and std must be both tensors, both arrays or both sequences of numbers, "
+                f"got {type(mean).__name__} and {type(std).__name__}"
+            )
         if mean.shape != std.shape:
             raise ValueError(
                 f"mean and std must have the same shape, got {tuple(mean.shape)} and {tuple(std.shape)}"
             )
-        if not bool(((std != 0) & (abs(std) < math.inf)).all()):
+        if not (_finite(std) and bool((std != 0).all())):
             raise ValueError(f"std must be finite and not zero, got {std}")
-        return 0.0 - mean / std, 1.0 / std  # 0 − m/s rather than −m/s: no negative zeros
-    mean, std = tuple(map(float, mean)), tuple(map(float, std))
+        m, s = 0.0 - mean / std, 1.0 / std  # 0 − m/s rather than −m/s: no negative zeros
+        if not (_finite(m) and _finite(s)):
+            raise _no_finite_inverse(mean, std)
+        return m, s
+    mean, std = _numbers("mean", mean), _numbers("std", std)
     if len(mean) != len(std):
         raise ValueError(f"mean and std must have the same length, got {len(mean)} and {len(std)}")
     if not all(s != 0 and math.isfinite(s) for s in std):
         raise ValueError(f"std must be finite and not zero, got {std}")
-    return tuple(0.0 - m / s for m, s in zip(mean, std, strict=True)), tuple(1.0 / s for s in std)
+    inverse = tuple(0.0 - m / s for m, s in zip(mean, std, strict=True)), tuple(1.0 / s for s in std)
+    if not all(map(math.isfinite, inverse[0] + inverse[1])):
+        raise _no_finite_inverse(mean, std)
+    return inverse
+
+
+def _numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    try:
+        if isinstance(values, str | bytes):  # whose characters might pass for numbers: "123"
+            raise TypeError
+        return tuple(map(float, values))
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{name} must be a sequence of numbers, such as (0.5,), or a tensor or array; got {values!r}"
+        ) from None
+
+
+def _finite(values: Any) -> bool:  # a tensor or an array
+    return bool((abs(values) < math.inf).all())
+
+
+def _no_finite_inverse(mean: object, std: object) -> ValueError:
+    return ValueError(f"−mean/std and 1/std must be finite, but are not: got mean {mean} and std {std}")
 
 
 def _check_float(name: str, x: Tensor) -> None:

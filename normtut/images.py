@@ -83,9 +83,10 @@ class _ChannelAffine(v2.Transform):  # type: ignore[misc]  # torchvision is unty
                 f"{type(self).__name__} needs a float tensor, got a PIL image; put v2.ToImage() and "
                 "v2.ToDtype(torch.float32, scale=True) (or ToTensor()) before it"
             )
-        # torchvision hands an array back as it is. Beside a tensor it is a label; alone, a picture.
+        # torchvision hands an array back as it is. Beside an image it is a label; alone, or beside boxes and
+        # masks, which pass through as well, it is the picture.
         arrays = [x for x in flat_inputs if isinstance(x, np.ndarray) and x.ndim >= 2]
-        if arrays and not any(isinstance(x, Tensor) for x in flat_inputs):
+        if arrays and not v2._utils.has_any(flat_inputs, *self._transformed_types):
             raise TypeError(
                 f"{type(self).__name__} needs a float tensor (…, C, H, W), got an array of shape "
                 f"{arrays[0].shape}; ToTensor() makes one of an array (H, W, C)"
@@ -215,6 +216,8 @@ def to_uint8(x: Tensor) -> Tensor:
 
 def _as_floats(name: str, values: Sequence[float]) -> tuple[float, ...]:
     try:
+        if isinstance(values, str | bytes):  # whose characters might pass for numbers: "123"
+            raise TypeError
         floats = tuple(float(v) for v in values)
     except TypeError:
         raise TypeError(

@@ -110,7 +110,8 @@ def show(
         The figure.
 
     Raises:
-        ValueError: for floats outside [0, 1] (or NaN) without ``clip``, which ``imshow`` would clip silently.
+        ValueError: for floats outside [0, 1] (or NaN) without ``clip``, which ``imshow`` would clip silently;
+            for another shape, and for pictures without pixels.
     """
     import matplotlib.pyplot as plt
 
@@ -161,15 +162,14 @@ def histograms(
     fig, axes = plt.subplots(
         nrows, ncols, squeeze=False, sharex=True, sharey=True, figsize=(3.2 * ncols, 0.4 + height * nrows)
     )
-    for ax, (title, values) in zip(axes.flat, channels.items(), strict=True):
+    for ax, (title, values) in zip(axes.flat, channels.items(), strict=False):
         colors = RGB if len(values) == 3 else COLORS
         for c, (v, color, dash) in enumerate(zip(values, colors, _DASHES, strict=False)):
             density, edges = np.histogram(v, bins=bins, range=value_range, density=True)
             label = "RGB"[c] if len(values) == 3 else f"channel {c}"
             ax.stairs(density, edges, color=color, linestyle=dash, linewidth=1.6, label=label)
         ax.set_title(title, fontsize=11)
-    for ax in axes[-1]:
-        ax.set_xlabel("value")
+    _finish_columns(axes, len(x), "value")
     for ax in axes[:, 0]:
         ax.set_ylabel("density")
     axes[0, 0].legend(fontsize=9)
@@ -283,11 +283,11 @@ def curve_panels(
     """
     import matplotlib.pyplot as plt
 
-    ncols = ncols or len(panels)
+    ncols = min(ncols or len(panels), len(panels))
     nrows = math.ceil(len(panels) / ncols)
     size = (max(2.3, 6.4 / ncols) * ncols, 2.2 * nrows + 0.4)
     fig, axes = plt.subplots(nrows, ncols, squeeze=False, sharex=True, sharey=True, figsize=size)
-    for ax, (title, ys) in zip(axes.flat, panels.items(), strict=True):
+    for ax, (title, ys) in zip(axes.flat, panels.items(), strict=False):
         if mark is not None:
             ax.axhline(mark, color="0.6", linewidth=1, linestyle="-")
         means = {label: _running_mean(y, smooth) for label, y in ys.items()}
@@ -295,6 +295,7 @@ def curve_panels(
         ax.get_legend().remove()
         ax.set_title(title, fontsize=11)
         ax.label_outer()
+    _finish_columns(axes, len(panels), xlabel)
     axes[0, 0].set_ylim(ylim)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=10)
     return fig
@@ -468,6 +469,15 @@ def orientations(panels: Mapping[str, Tensor], *, ncols: int, width: float = 2.4
     return fig
 
 
+def _finish_columns(axes: np.ndarray, count: int, xlabel: str) -> None:
+    """Hide the axes after the first ``count``, and label the lowest that is left in each column."""
+    for ax in axes.flat[count:]:
+        ax.set_axis_off()
+    for ax in axes.flat[count - axes.shape[1] : count]:
+        ax.set_xlabel(xlabel)
+        ax.tick_params(labelbottom=True)
+
+
 def _running_mean(y: Sequence[float], window: int) -> list[float]:
     return [float(np.mean(y[max(0, i - window) : i])) for i in range(1, len(y) + 1)]
 
@@ -502,8 +512,8 @@ def _as_picture(title: object, x: Tensor, clip: bool) -> np.ndarray:
 
 
 def _channels_last(name: str, x: Tensor) -> np.ndarray:
-    if x.ndim not in (2, 3) or (x.ndim == 3 and x.shape[0] not in (1, 3)):
-        raise ValueError(f"{name} must be (3, H, W), (1, H, W) or (H, W), got {tuple(x.shape)}")
+    if x.ndim not in (2, 3) or (x.ndim == 3 and x.shape[0] not in (1, 3)) or x.numel() == 0:
+        raise ValueError(f"{name} must be (3, H, W), (1, H, W) or (H, W) and not empty, got {tuple(x.shape)}")
     last = x if x.ndim == 2 else x.movedim(0, -1).squeeze(-1)
     # NumPy knows no bfloat16, and matplotlib draws no float16.
     return (last.float() if x.dtype in (torch.float16, torch.bfloat16) else last).detach().cpu().numpy()

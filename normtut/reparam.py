@@ -7,6 +7,8 @@ bookkeeping; ``parametrize.remove_parametrizations(module, "weight")`` makes the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 import torch
@@ -51,10 +53,12 @@ def power_iteration(
         eps: what a vector's length is at least, when it is divided by it.
 
     Returns:
-        ``(u, v)`` of shapes (rows,) and (columns,) and length 1. No gradient flows through them.
+        ``(u, v)`` of shapes (rows,) and (columns,) and length 1 (0 if W v is zero). No gradient flows through
+        them.
 
     Raises:
-        ValueError: if the shapes do not fit, or ``steps`` is not positive.
+        ValueError: if the shapes do not fit, ``steps`` is not positive, or v is all zeros (which is not
+            looked into under `torch.compile` and `torch.vmap`).
     """
     if matrix.ndim != 2 or v.shape != matrix.shape[1:]:
         raise ValueError(
@@ -63,6 +67,16 @@ def power_iteration(
         )
     if steps < 1:
         raise ValueError(f"steps must be positive, got {steps}")
+    if not torch.compiler.is_compiling():
+        zero = False
+        with suppress(RuntimeError):  # under vmap, and on the meta device, there are no values to look into
+            zero = not v.any()
+        if zero:
+            raise ValueError(f"v of shape {tuple(v.shape)} is all zeros: no multiplication changes that")
+    return _iterate(matrix, v, steps, eps)
+
+
+def _iterate(matrix: Tensor, v: Tensor, steps: int, eps: float) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         for _ in range(steps):
             u = unit(matrix @ v, dim=0, eps=eps)
@@ -135,7 +149,8 @@ class _SpectralNorm(nn.Module):
         return weight.movedim(self.dim, 0).flatten(1)
 
     def _iterate(self, matrix: Tensor, steps: int) -> None:
-        u, v = power_iteration(matrix, self._v, steps, eps=self.eps)
+        # Not the function with the checks: looking at v would make a GPU wait, each time the weight is read.
+        u, v = _iterate(matrix, self._v, steps, self.eps)
         # In place: replicas of the module (DataParallel) share these buffers' memory.
         self._u.copy_(u)
         self._v.copy_(v)
@@ -240,9 +255,12 @@ def standardize(weight: Tensor, *, dim: int = 0, eps: float = 1e-5) -> Tensor:
 
     Raises:
         ValueError: if the weight has fewer than two axes, or nothing to average over.
+        IndexError: if the weight has no axis ``dim``.
     """
     if weight.ndim < 2:
         raise ValueError(f"weight must have two axes or more, got shape {tuple(weight.shape)}")
+    if not -weight.ndim <= dim < weight.ndim:
+        raise IndexError(f"dim must be an axis of the weight of shape {tuple(weight.shape)}, got {dim}")
     others = [d for d in range(weight.ndim) if d != dim % weight.ndim]
     return normalize(weight, *moments(weight, others, eps=eps))
 
@@ -306,8 +324,11 @@ def conv_singular_values(weight: Tensor, size: tuple[int, int]) -> Tensor:
         H · W · min(output, input channels) values.
 
     Raises:
-        ValueError: if the weight does not have four axes, or is larger than the images.
+        ValueError: if the weight does not have four axes, or is larger than the images, or ``size`` is not
+            two numbers.
     """
+    if not isinstance(size, Sequence) or len(size) != 2:
+        raise ValueError(f"size must be (height, width), got {size!r}")
     if weight.ndim != 4 or any(k > s for k, s in zip(weight.shape[2:], size, strict=True)):
         raise ValueError(
             "weight must be (out, in, height, width) and no larger than the images, "

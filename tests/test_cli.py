@@ -1,5 +1,6 @@
 """``normtut stats`` and `normtut.folders.scan` on real files, in real processes."""
 
+import io
 import json
 import os
 import re
@@ -181,6 +182,61 @@ def test_sixteen_bit_colour_is_noted(tmp_path):
     assert "16-bit colour" in report.warnings()[0]
 
 
+def tiff(path, values, bits, sample_format=1, photometric=1, order="<"):
+    """A gray file of 4 × 4 pixels, of a kind that Pillow may not write."""
+    if bits == 12:  # two pixels in three bytes
+        pairs = np.asarray(values).reshape(-1, 2).tolist()
+        data = b"".join(((a << 12) | b).to_bytes(3, "big") for a, b in pairs)
+    else:
+        kind = {1: "u", 2: "i", 3: "f"}[sample_format]
+        data = np.asarray(values).astype(f"{order}{kind}{bits // 8}").tobytes()
+    tags = {256: 4, 257: 4, 258: bits, 259: 1, 262: photometric, 277: 1, 278: 4, 279: len(data)}
+    tags |= {273: 8 + 2 + 12 * 10 + 4, 339: sample_format}  # the pixels come after this list
+    header = struct.pack(order + "2sHI", b"II" if order == "<" else b"MM", 42, 8)
+    entries = (struct.pack(order + "HHIHH", tag, 3, 1, value, 0) for tag, value in sorted(tags.items()))
+    path.write_bytes(header + struct.pack(order + "H", 10) + b"".join(entries) + bytes(4) + data)
+    return path
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_sixteen_bit_tiffs_are_counted(tmp_path, order):
+    levels = np.arange(16, dtype=np.uint16).reshape(4, 4) * 4000
+    path = tiff(tmp_path / "deep.tif", levels, 16, order=order)
+    same(scan(path).stats, ChannelStats(levels[None]))
+    with Image.open(path) as image:
+        same(ChannelStats(image), ChannelStats(levels[None]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ({"bits": 32, "sample_format": 2}, "32 bits, signed"),
+        ({"bits": 32}, "32 bits, unsigned"),
+        ({"bits": 16, "sample_format": 2}, "16 bits, signed"),
+        ({"bits": 16, "sample_format": 2, "order": ">"}, "16 bits, signed"),
+        ({"bits": 8, "sample_format": 2}, "8 bits, signed"),
+        ({"bits": 12}, "12 bits, unsigned"),
+        ({"bits": 16, "photometric": 0}, "16 bits, unsigned, WhiteIsZero"),
+        ({"bits": 32, "sample_format": 3}, "mode F"),
+    ],
+)
+def test_other_tiffs_of_integers_are_skipped_with_a_reason(tmp_path, kind, reason):
+    path = tiff(tmp_path / "other.tif", np.full((4, 4), 100), **kind)
+    with pytest.raises(FileError, match=reason):
+        scan(path)
+    with Image.open(path) as image, pytest.raises(ValueError, match=reason):
+        to_array(image)
+
+
+def test_an_int32_image_is_skipped_however_small_its_levels(tmp_path):
+    image = Image.fromarray(np.full((4, 4), 200, np.int32))
+    with pytest.raises(FileError, match="32 bits, signed"):
+        scan(save(tmp_path / "i32.tif", image))
+    with pytest.raises(ValueError, match="mode I, 32-bit integers, has no agreed level"):
+        ChannelStats(image)
+    assert scan(save(tmp_path / "16 bit.pgm", image)).stats.mean == (200 / 65535,)  # where 65535 is white
+
+
 def test_gray_among_colour_counts_as_equal_channels(tmp_path):
     data = noise(5, 4, 4, 3)
     for i in range(3):
@@ -271,6 +327,32 @@ def test_the_table_lists_them_too(bad, capsys):
         dataset_stats(folder, progress=False)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_what_a_stream_cannot_encode_is_escaped(tmp_path, monkeypatch, encoding):
+    """A scan of hours must not end in a UnicodeEncodeError for the name of one file."""
+    save(tmp_path / "good.png", noise(8, 8, 3))
+    (tmp_path / os.fsdecode(b"bad\xff.jpg")).write_text("not an image")
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
+        assert main(["stats", "--quiet", str(tmp_path)]) == 1
+        assert main(["stats", "--quiet", "--strict", str(tmp_path)]) == 1
+    table = out.buffer.getvalue().decode(encoding)
+    assert "bad\\udcff.jpg: not an image" in table
+    assert ("8 × 8" if encoding == "utf-8" else "8 \\xd7 8") in table
+    assert b"bad\\udcff.jpg" in err.buffer.getvalue()
+
+
+def test_streams_that_cannot_be_configured_are_left_alone(tmp_path, monkeypatch):
+    save(tmp_path / "good.png", noise(8, 8, 3))
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", io.StringIO())
+        patch.setattr(sys, "stderr", None)  # as under pythonw
+        assert main(["stats", "--quiet", str(tmp_path)]) == 0
+        assert "8 × 8" in sys.stdout.getvalue()
+
+
 def test_strict_stops_at_the_first(bad, capsys):
     folder, reasons = bad
     first = next(p for p in image_files(folder) if os.path.basename(p) in reasons)
@@ -290,6 +372,19 @@ def test_an_image_smaller_than_the_crop_is_skipped_not_padded(tmp_path, capsys):
     status, result = stats_json(capsys, tmp_path, "--crop", 20)
     assert (status, result["images"], result["count"]) == (1, 1, 400)
     assert "fewer than the crop of 20" in result["skipped"][0]["reason"]
+
+
+def test_resizing_never_passes_pillows_limit(tmp_path, monkeypatch):
+    save(tmp_path / "needle.png", np.zeros((1, 20_000), np.uint8))
+    save(tmp_path / "usual.png", noise(10, 20, 3))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
+    report = scan(tmp_path, resize=100, crop=50)
+    assert (report.stats.images, report.stats.count) == (1, 2500)
+    assert report.skipped[0].reason == (
+        "resized to 2000000 × 100 it has more pixels than PIL.Image.MAX_IMAGE_PIXELS (100,000)"
+    )
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert scan(tmp_path, resize=1).stats.images == 2
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,15 @@ def test_normalize_refuses_to_divide_by_nothing(std):
         denormalize(torch.rand(3, 2, 2), 0.5, std)
 
 
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+@pytest.mark.parametrize("std", [1e-60, [1e-60] * 3, np.full(3, 1e-60), 1e60])
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
+def test_a_std_that_is_zero_or_infinite_only_in_float32_is_refused_too(std, dtype):
+    with pytest.raises(ValueError, match=r"std must be finite and not zero in torch\.float32, got"):
+        normalize(torch.ones(3, 2, 2, dtype=dtype), 0.0, std)
+    assert normalize(torch.ones(3, 2, 2, dtype=torch.float64), 0.0, std).isfinite().all()
+
+
 @pytest.mark.parametrize("x", [torch.zeros(0, 3), torch.zeros(2, 0, 3)])
 def test_moments_of_nothing_are_refused(x):
     with pytest.raises(ValueError, match=r"no elements"):
@@ -142,6 +151,30 @@ def test_moments_name_an_axis_that_is_not_there():
         IndexError, match=r"dim=\(0, 2\) names an axis that x of shape \(3, 4\) does not have"
     ):
         moments(torch.rand(3, 4), (0, 2))
+
+
+def test_moments_refuse_an_empty_dim_which_torch_takes_for_all_axes():
+    for dim in ((), [], range(0)):
+        with pytest.raises(ValueError, match=r"dim is empty.* shape \(3, 4\)"):
+            moments(torch.rand(3, 4), dim)
+
+
+@pytest.mark.parametrize("dim", [np.int64(1), np.array([1]), (np.int64(1),)])
+def test_axes_may_be_integers_of_any_kind(dim):
+    x = torch.rand(3, 4)
+    torch.testing.assert_close(moments(x, dim), moments(x, 1), rtol=0, atol=0)
+
+
+def test_moments_and_normalize_compile_into_one_graph_and_vmap():
+    x = torch.rand(2, 3, 4, 4)
+    for dim in (1, (0, 2), range(-2, 0)):
+        standard = lambda x, dim=dim: normalize(x, *moments(x, dim, eps=1e-5))  # noqa: E731
+        compiled = torch.compile(standard, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(x), standard(x))
+        torch.testing.assert_close(torch.vmap(standard)(x[None])[0], standard(x))
+    constants = lambda x: normalize(x, [0.5] * 3, [0.25] * 3)  # noqa: E731
+    torch.testing.assert_close(torch.compile(constants, backend="aot_eager")(x), constants(x))
+    torch.testing.assert_close(torch.vmap(constants)(x), constants(x))
 
 
 def test_inverse_stats_of_tensors_must_have_the_same_shape():
@@ -176,6 +209,38 @@ def test_inverse_stats_refuse_what_has_no_inverse(bad):
         inverse_stats(mean, bad)
     with pytest.raises(ValueError, match="same length"):
         inverse_stats([0.5], [0.5, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "words"),
+    [
+        (0.5, 0.25, r"mean must be .*\(0\.5,\), or a tensor or array; got 0\.5"),
+        ([0.5], 0.25, "std must be .*; got 0.25"),
+        ("12", [1.0, 1.0], "mean must be .*; got '12'"),
+        ([0.5], ["a"], r"std must be .*; got \['a'\]"),
+        (torch.tensor([0.5]), [0.25], "both tensors, both arrays .*, got Tensor and list"),
+        (np.array([0.5]), torch.tensor([0.25]), "both tensors, both arrays .*, got ndarray and Tensor"),
+    ],
+)
+def test_inverse_stats_name_what_is_no_sequence(mean, std, words):
+    with pytest.raises(ValueError, match=words):
+        inverse_stats(mean, std)
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        ([0.5], [1e-320]),  # 1/σ
+        ([1e300], [1e-10]),  # μ/σ
+        ([math.nan], [1.0]),
+        (np.array([0.5]), np.array([1e-320])),
+        (torch.tensor([0.5]), torch.tensor([1e-39])),
+    ],
+)
+def test_inverse_stats_are_finite_or_refused(mean, std):
+    with pytest.raises(ValueError, match=r"−mean/std and 1/std must be finite, .* got mean .* and std"):
+        inverse_stats(mean, std)
 
 
 DTYPES = {torch.float64: 2.0**-53, torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}

@@ -22,6 +22,10 @@ def photo(dtype=torch.float32):
     return v2.functional.to_dtype(data.photos("cat")["cat"], dtype, scale=True)
 
 
+def boxes():
+    return tv_tensors.BoundingBoxes(torch.tensor([[1, 2, 3, 4]]), format="XYXY", canvas_size=(8, 8))
+
+
 def test_normalize_equals_torchvision_on_a_photo(device):
     x = photo().to(device)
     ours, theirs = Normalize(*IMAGENET)(x), v2.Normalize(*IMAGENET)(x)
@@ -66,7 +70,7 @@ def test_tv_tensors_keep_their_type_and_the_rest_of_a_sample_passes_through(tran
             tv_tensors.Video(torch.rand(2, 3, 8, 8)),
             {"mask": tv_tensors.Mask(torch.ones(8, 8, dtype=torch.uint8)), "label": 7},
         ],
-        "boxes": tv_tensors.BoundingBoxes([[1, 2, 3, 4]], format="XYXY", canvas_size=(8, 8)),
+        "boxes": boxes(),
         "tensor": torch.rand(5),
         "path": "cat.png",
         "depth": np.ones((8, 8)),
@@ -138,6 +142,13 @@ def test_gradients_flow():
         ({"image": PIL.Image.new("RGB", (4, 4)), "label": 1}, TypeError, "PIL"),
         (np.zeros((4, 4, 3), np.float32), TypeError, r"an array of shape \(4, 4, 3\)"),
         ({"image": np.zeros((4, 4, 3), np.uint8), "label": 1}, TypeError, "ToTensor"),
+        # Boxes and masks are tensors too, but none that is normalized instead of the array.
+        (
+            {"image": np.zeros((4, 4, 3), np.float32), "boxes": boxes()},
+            TypeError,
+            r"an array of shape \(4, 4, 3\)",
+        ),
+        ([np.zeros((4, 4, 3)), tv_tensors.Mask(torch.ones(4, 4))], TypeError, "an array of shape"),
         (torch.rand(4, 4), ValueError, r"\(4, 4\).*unsqueeze"),
         (torch.rand(4), ValueError, r"\(…, C, H, W\)"),
         # torchvision makes three channels of this one, silently.
@@ -163,7 +174,9 @@ def test_bad_images_are_refused(transform, x, error, words):
         ([math.nan], [0.5], ValueError, "mean must be finite"),
         ([], [], ValueError, "mean is empty"),
         (0.5, 0.5, TypeError, r"\(0.5,\) a sequence"),
-        ("ab", [0.5, 0.5], ValueError, "could not convert"),
+        ("ab", [0.5, 0.5], TypeError, "mean must be a sequence .*; got 'ab'"),
+        ("123", "456", TypeError, "mean must be a sequence .*; got '123'"),  # not 1, 2 and 3
+        ([0.5, 0.5, 0.5], b"456", TypeError, "std must be a sequence .*; got b'456'"),
     ],
 )
 def test_bad_statistics_are_refused(transform, mean, std, error, words):

@@ -91,6 +91,13 @@ class TestShow:
             plots.show(x)
         assert plots.show(x, clip=True).axes[0].images[0].get_array().max() == 0
 
+    @pytest.mark.parametrize("shape", [(3, 0, 4), (1, 3, 4, 0), (0, 4)])
+    def test_a_picture_without_pixels_is_named(self, shape):
+        with pytest.raises(ValueError, match=r"picture 0 must be .* not empty, got \("):
+            plots.show([torch.zeros(shape)])
+        with pytest.raises(ValueError, match="picture 0 must be"):
+            plots.show([torch.zeros(shape)], clip=True)
+
     def test_nothing_to_show(self):
         with pytest.raises(ValueError, match="empty"):
             plots.show([])
@@ -104,6 +111,22 @@ class TestHistograms:
         for step in steps:
             values, edges, _ = step.get_data()
             assert (values * np.diff(edges)).sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("ncols", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ("draw", "panel", "xlabel"),
+    [(plots.histograms, torch.rand(3, 4, 4), "value"), (plots.curve_panels, {"y": [1.0, 0.0]}, "step")],
+)
+def test_any_number_of_columns_and_the_spare_axes_are_hidden(draw, panel, xlabel, ncols):
+    fig = draw(dict.fromkeys("abc", panel), ncols=ncols)
+    shown = [ax for ax in fig.axes if ax.axison]
+    assert [ax.get_title() for ax in shown] == ["a", "b", "c"]
+    assert len(fig.axes) - len(shown) == (1 if ncols == 2 else 0)
+    for i, ax in enumerate(shown):  # the lowest panel of each column has the labels
+        lowest = i + ncols >= 3
+        assert ax.get_xlabel() == (xlabel if lowest else "")
+        assert ax.xaxis.get_tick_params()["labelbottom"] is lowest
 
 
 def test_curves_draw_every_series_against_x():

@@ -143,6 +143,22 @@ def test_power_iteration_converges_at_the_rate_in_its_docstring():
     assert sigma[2] / sigma[1] == pytest.approx(0.8**4, rel=0.02)
 
 
+def test_power_iteration_compiles_vmaps_and_needs_no_values():
+    power = lambda w, v: reparam.power_iteration(w, v, 3)  # noqa: E731
+    w, v = torch.randn(5, 6, 4), torch.randn(5, 4)
+    compiled = torch.compile(power, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(w[0], v[0]), power(w[0], v[0]))
+    torch.testing.assert_close(torch.vmap(power)(w, v)[1][0], power(w[0], v[0])[1])
+    assert power(w[0].to("meta"), v[0].to("meta"))[1].shape == (4,)
+    layer = reparam.spectral_norm(nn.Linear(4, 3))  # in training, where it iterates
+    torch.compile(layer, fullgraph=True, backend="aot_eager")(torch.randn(2, 4))
+
+
+def test_standardize_counts_axes_from_the_end_too():
+    w = torch.randn(3, 4, 5)
+    assert torch.equal(reparam.standardize(w, dim=-2), reparam.standardize(w, dim=1))
+
+
 def test_spectral_norm_becomes_one_in_training_and_stays_in_eval():
     model = reparam.spectral_norm(nn.Conv2d(8, 16, 3))
     norm = lambda: torch.linalg.matrix_norm(model.weight.flatten(1), 2).item()  # noqa: E731
@@ -293,6 +309,23 @@ def test_the_reshaped_kernels_norm_bounds_the_convolutions():
         (lambda: reparam.weight_standardization(nn.Linear(2, 3), "bias"), ValueError, r"\(3,\)"),
         (lambda: reparam.power_iteration(torch.ones(2, 3), torch.ones(2)), ValueError, r"\(2, 3\)"),
         (lambda: reparam.power_iteration(torch.ones(2, 3), torch.ones(3), 0), ValueError, "got 0"),
+        (
+            lambda: reparam.power_iteration(torch.eye(3), torch.zeros(3), 3),
+            ValueError,
+            r"v of shape \(3,\) is all zeros",
+        ),
+        (
+            lambda: reparam.standardize(torch.ones(3, 4), dim=5),
+            IndexError,
+            r"dim must be an axis .*\(3, 4\), got 5",
+        ),
+        (lambda: reparam.standardize(torch.ones(3, 4), dim=-3), IndexError, "got -3"),
+        (
+            lambda: reparam.conv_singular_values(torch.ones(2, 2, 3, 3), 16),
+            ValueError,
+            r"size must be \(height, width\), got 16",
+        ),
+        (lambda: reparam.conv_singular_values(torch.ones(2, 2, 3, 3), (8, 8, 8)), ValueError, "size must be"),
         (lambda: reparam.conv_singular_values(torch.ones(1, 1, 5, 5), (4, 8)), ValueError, r"\(4, 8\)"),
         (lambda: reparam.conv_singular_values(torch.ones(3, 3), (4, 4)), ValueError, r"\(3, 3\)"),
     ],

@@ -1,6 +1,7 @@
 """The style network, its losses, its training and its command."""
 
 import argparse
+import io
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from normtut import data, denormalize, moments, normalize
+from normtut.cli import main
 from normtut.functional import adain
 from normtut.style import StyleNetwork, StyleTransfer, Teacher, cli, content_distance, style_distance
 from normtut.style.transfer import WEIGHTS
@@ -155,6 +157,8 @@ def test_several_styles(model: StyleTransfer) -> None:
     torch.testing.assert_close(model.stylize(content, [a, b], weights=[2, 0]), only_a, rtol=0, atol=1e-5)
     torch.testing.assert_close(model.stylize(content, [a, a]), only_a, rtol=0, atol=1e-5)
     both = model.stylize(content, [a, b])
+    for same in (1e308, 5e-324):  # whose sum is infinite, and whose half is 0
+        torch.testing.assert_close(model.stylize(content, [a, b], weights=[same, same]), both)
     torch.testing.assert_close(both, model.stylize(content, [b, a], weights=[0.1, 0.1]), rtol=0, atol=1e-5)
     assert (both - only_a).abs().mean() > 0.01
     assert (both - model.stylize(content, b)).abs().mean() > 0.01
@@ -534,6 +538,8 @@ def test_exif_and_transparency(tmp_path: Path) -> None:
         (["{dir}/text.png", "waves", "-o", "{dir}/out.png"], "cannot read .*text.png"),
         (["{dir}/cut.png", "waves", "-o", "{dir}/out.png"], "cannot read .*cut.png"),
         (["{in}", "waves", "-o", "{in}"], "exists already; --force"),
+        (["{dir}/nan.tif", "waves", "-o", "{dir}/out.png"], "cannot read .*nan.tif .*2 of 16 pixels are NaN"),
+        (["{in}", "{dir}/nan.tif", "-o", "{dir}/out.png"], "cannot read .*nan.tif .*2 of 16 pixels are NaN"),
     ],
 )
 def test_the_command_says_what_is_wrong(
@@ -542,6 +548,9 @@ def test_the_command_says_what_is_wrong(
     folder = picture.parent
     (folder / "text.png").write_text("no picture")
     (folder / "cut.png").write_bytes(picture.read_bytes()[:2000])
+    floats = np.full((4, 4), 0.5, np.float32)
+    floats[1, :2] = np.nan, np.inf
+    Image.fromarray(floats).save(folder / "nan.tif")
     before = {p: p.read_bytes() for p in folder.iterdir()}
     assert stylize(*(a.format(dir=folder, **{"in": picture}) for a in arguments)) == 2
     message = capsys.readouterr().err
@@ -551,6 +560,30 @@ def test_the_command_says_what_is_wrong(
 
     assert re.search(words, message), message
     assert {p: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_a_name_as_long_as_a_file_system_allows(picture: Path) -> None:
+    out = picture.with_name("o" * 246 + ".png")
+    assert stylize(picture, "waves", "-o", out, "--size", 32) == 0
+    assert {p.name for p in picture.parent.iterdir()} == {"in.png", out.name}
+
+
+def test_what_cannot_be_said_was_painted_all_the_same(picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Status 2 promises that nothing was written."""
+    out, ascii = picture.with_name("out.png"), io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", ascii)
+        assert main(["stylize", str(picture), "waves", "-o", str(out), "--size", "32"]) == 0
+    ascii.flush()
+    assert b"out.png: 32 \\xd7 32 pixels" in ascii.buffer.getvalue()
+
+    def gone(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.print", gone)
+        with pytest.raises(BrokenPipeError):
+            stylize(picture, "waves", "-o", out, "--size", 32, "--force")
 
 
 def test_force_and_a_failing_disk(picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:

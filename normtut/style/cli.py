@@ -36,15 +36,17 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do what ``stylize`` was asked for; the exit status."""
     try:
-        _stylize(args)
+        done = _stylize(args)
     except (OSError, ValueError) as error:
         return _fail(str(error))
     except KeyboardInterrupt:
         return _fail("interrupted")
+    print(done)  # the file is written: whatever becomes of this, it is not status 2
     return 0
 
 
-def _stylize(args: argparse.Namespace) -> None:
+def _stylize(args: argparse.Namespace) -> str:
+    """Write the painting; what to say about it."""
     # Everything that can be found wrong before painting is.
     out = Path(args.out)
     if not 0 <= args.alpha <= 1:
@@ -66,7 +68,7 @@ def _stylize(args: argparse.Namespace) -> None:
     model = StyleTransfer.pretrained().to(device())
     painted = model.stylize(content, style, args.alpha, preserve_color=args.preserve_color)
     _write(to_uint8(painted[0]), out, format)
-    print(f"{out}: {painted.shape[3]} × {painted.shape[2]} pixels")
+    return f"{out}: {painted.shape[3]} × {painted.shape[2]} pixels"
 
 
 def _format(out: Path) -> str:
@@ -95,6 +97,9 @@ def _read(path: str, size: int | None = None) -> torch.Tensor:
             if image.mode.startswith("I;16") or image.mode in ("I", "F"):
                 # Pillow would clip these to 0 … 255.
                 wide = np.asarray(image, dtype=np.float64)
+                if not np.isfinite(wide).all():
+                    count = np.count_nonzero(~np.isfinite(wide))
+                    raise ValueError(f"{count} of {wide.size} pixels are NaN or infinite")
                 top = 65535 if image.mode != "F" or wide.max() > 255 else 255 if wide.max() > 1 else 1
                 image = Image.fromarray((np.clip(wide / top, 0, 1) * 255).round().astype(np.uint8))
             if image.has_transparency_data:
@@ -125,7 +130,8 @@ def _write(picture: torch.Tensor, out: Path, format: str) -> None:
 
     image = Image.fromarray(picture.cpu().permute(1, 2, 0).contiguous().numpy())
     mode = out.stat().st_mode & 0o777 if out.exists() else 0o666 & ~_umask()
-    handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+    # Not named after OUT, whose name may be as long as the file system allows.
+    handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=".normtut-")
     try:
         with os.fdopen(handle, "wb") as file:
             image.save(file, format, **({"quality": 92} if format in ("JPEG", "WEBP") else {}))

@@ -160,9 +160,10 @@ def _shares(weights: Sequence[float] | None, count: int) -> list[float]:
         return [1 / count] * count
     if len(weights) != count:
         raise ValueError(f"weights must be as many as styles, {count}; got {len(weights)}")
-    if not all(w >= 0 and math.isfinite(w) for w in weights) or not sum(weights) > 0:
-        raise ValueError(f"weights must be >= 0 and not all 0, got {list(weights)}")
-    return [w / sum(weights) for w in weights]
+    if not all(w >= 0 and math.isfinite(w) for w in weights) or not max(weights) > 0:
+        raise ValueError(f"weights must be >= 0, finite and not all 0, got {list(weights)}")
+    ratios = [w / max(weights) for w in weights]  # whose sum is finite, also where that of the weights is not
+    return [ratio / sum(ratios) for ratio in ratios]
 
 
 def _check_image(name: str, x: Tensor) -> None:
