@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import warnings
@@ -164,12 +165,14 @@ def scan(
     16-bit colour       Pillow reads the upper 8 bits of each channel; noted in the report
     32-bit int, float,  skipped: there is no agreed level for white (LAB: no agreed RGB)
     LAB
+    other TIFF          skipped: signed integers; with more than 8 bits, all gray but 16 bits, BlackIsZero
     EXIF orientation    applied, so that ``resize`` and ``crop`` see the picture as a viewer shows it
     several frames      the first one
     ==================  ==================================================================================
 
     A file that is empty, truncated, not an image, a decompression bomb (more pixels than
-    ``PIL.Image.MAX_IMAGE_PIXELS``) or smaller than ``crop`` is skipped and listed with the reason.
+    ``PIL.Image.MAX_IMAGE_PIXELS``, before or after ``resize``) or smaller than ``crop`` is skipped and listed
+    with the reason.
 
     Args:
         path: the folder; see `image_files`.
@@ -311,6 +314,17 @@ def _standard(image: Image.Image) -> tuple[Image.Image, list[str]]:
     mode, notes = image.mode, []
     if mode in ("F", "LAB"):
         raise ValueError(f"mode {mode} has no agreed levels for black and white")
+    if tags := getattr(image, "tag_v2", None):
+        # A TIFF. Pillow knows of no sign in 8 bits, and leaves levels of more than 8 bits as they are.
+        bits, kinds, photometric = tags.get(258, (1,)), tags.get(339, (1,)), tags.get(262, 0)
+        if 2 in kinds or (mode[0] == "I" and (bits, photometric) != ((16,), 1)):
+            raise ValueError(
+                f"TIFF of {max(bits)} bits, {'signed' if 2 in kinds else 'unsigned'}, "
+                f"{'White' if photometric == 0 else 'Black'}IsZero: of the gray ones with more than 8 bits, "
+                "only 16 bits, unsigned, BlackIsZero are counted"
+            )
+    elif mode == "I" and image.format not in ("PNG", "PPM"):  # in these two 65535 is white
+        raise ValueError("mode I, 32-bit integers, has no agreed level for white: 16 bits are mode I;16")
     if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         notes.append("transparency dropped")
     if mode in ("CMYK", "YCbCr", "HSV"):
@@ -337,6 +351,13 @@ def _fit(image: Image.Image, resize: int | None, crop: int | None) -> Image.Imag
     if image.mode[0] == "I":  # Pillow resizes 32-bit integers, but not everywhere 16-bit ones
         image = Image.fromarray(_sixteen_bit(image).astype(np.int32))
     if resize is not None:
+        # The size that it will have, computed as torchvision does: a thin image becomes a huge one.
+        w, h = (resize * side // min(image.size) for side in image.size)
+        if w * h > (Image.MAX_IMAGE_PIXELS or math.inf):
+            raise ValueError(
+                f"resized to {w} × {h} it has more pixels than PIL.Image.MAX_IMAGE_PIXELS "
+                f"({Image.MAX_IMAGE_PIXELS:,})"
+            )
         image = functional.resize(image, resize)
     if crop is not None:
         if min(image.size) < crop:

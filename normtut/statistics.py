@@ -25,6 +25,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch.utils.data import DataLoader
 
 __all__ = ["ChannelStats", "Moments", "dataset_stats"]
 
@@ -207,7 +208,7 @@ class ChannelStats:
         if x.ndim < 3:
             raise ValueError(f"batch must be (…, C, H, W), got shape {tuple(x.shape)}")
         pixels = isinstance(batch, np.ndarray) or not x.is_floating_point()  # and no features of a network
-        if channel_dim is None and pixels and x.shape[-1] <= 4 and x.shape[-3] > 8:
+        if channel_dim is None and pixels and _channels_last(x.shape):
             raise ValueError(
                 f"batch of shape {tuple(x.shape)} looks like (…, H, W, C): say so with channel_dim=-1, "
                 f"or with channel_dim=-3 that it does have {x.shape[-3]} channels"
@@ -390,8 +391,8 @@ class ChannelStats:
             mean, std: a number, or one for each channel.
 
         Raises:
-            ValueError: for another number of values than channels, values that are not finite, or a std that
-                is not positive.
+            ValueError: for another number of values than channels, values that are not finite, a std that is
+                not positive, or results beyond the range of floats.
         """
         pixels = self._counted(self._pixels)
         shift, scale = self._per_channel("mean", mean), self._per_channel("std", std)
@@ -403,10 +404,17 @@ class ChannelStats:
         result._image_means = self.image_means.affine(*centred)
         result._image_stds = self.image_stds.affine(*zero)
         result._batch_stds = self.batch_stds.affine(*zero)
-        result._min, result._max = (
-            tuple(float((Fraction(v) - m) / s) for v, m, s in zip(values, shift, scale, strict=True))
-            for values in (self._min, self._max)
-        )
+        try:
+            result._min, result._max = (
+                tuple(float((Fraction(v) - m) / s) for v, m, s in zip(values, shift, scale, strict=True))
+                for values in (self._min, self._max)
+            )
+            for name in _PARTS:  # exact, unlike minimum and maximum: may leave the range where these do not
+                _ = getattr(result, name).mean, getattr(result, name).std
+        except OverflowError:
+            raise ValueError(
+                f"mean {mean} and std {std} take the pixels out of the range of floats"
+            ) from None
         return result
 
     def repeat(self, channels: int) -> ChannelStats:
@@ -469,16 +477,39 @@ class ChannelStats:
                 if (part := state[name[1:]]) is not None:
                     count, *sums = part
                     total, squares = (tuple(Fraction(*ratio) for ratio in fs) for fs in sums)
-                    if not len(total) == len(squares) == len(loaded._min) == len(loaded._max):
-                        raise ValueError("numbers of channels differ")
                     setattr(loaded, name, Moments(count, total, squares))
             if state.get("levels") is not None:
                 loaded._levels = tuple(map(tuple, state["levels"]))
-                if [(len(c), sum(c)) for c in loaded._levels] != [(256, loaded.count)] * loaded.channels:
-                    raise ValueError("levels are not those of all pixels")
+            if any(getattr(loaded, name) for name in _STATE):
+                loaded._check()
         except (ArithmeticError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"state is not that of a ChannelStats: {error!r}") from error
         return self._become(loaded)
+
+    def _check(self) -> None:
+        """Raise a ValueError that says which parts contradict each other, or that no numbers have."""
+        for name, part in ((name[1:], getattr(self, name)) for name in _PARTS):
+            if part is None:
+                raise ValueError(f"{name} is missing")
+            if not (isinstance(part.count, int) and part.count > 0):
+                raise ValueError(f"the count of {name} must be a positive number, got {part.count!r}")
+            if not 0 < len(part.total) == len(part.squares) == len(self._min) == len(self._max):
+                raise ValueError("numbers of channels differ")
+            if any(part.count * q < t * t for t, q in zip(part.total, part.squares, strict=True)):
+                raise ValueError(f"no numbers have the count, sum and sum of squares of {name}")
+        numbers = all(isinstance(v, int | float) for v in self._min + self._max)
+        ranges = zip(self._min, self._max, strict=True)
+        if not (numbers and all(-math.inf < low <= high < math.inf for low, high in ranges)):
+            raise ValueError(f"min and max must be finite, and in order, got {self._min} and {self._max}")
+        pixels, means, stds, batches = (getattr(self, name).count for name in _PARTS)
+        if not batches <= means == stds <= pixels:
+            raise ValueError(f"{pixels} pixels, {means} and {stds} images, {batches} batches do not agree")
+        if self._levels is not None:
+            found = [
+                (len(c), min(c) >= 0, sum(c), sum(map(operator.mul, c, range(256)))) for c in self._levels
+            ]
+            if found != [(256, True, pixels, 255 * t) for t in self._counted(self._pixels).total]:
+                raise ValueError("levels are not those of all pixels")
 
     def _counted(self, part: Moments | None) -> Moments:
         if part is None:
@@ -519,6 +550,11 @@ _STATE = (*_PARTS, "_min", "_max", "_levels")
 
 
 # -- one batch ------------------------------------------------------------------------------------------
+
+
+def _channels_last(shape: Sequence[int]) -> bool:
+    """Whether what should be (…, C, H, W) looks like (…, H, W, C)."""
+    return shape[-1] <= 4 and shape[-3] > 8
 
 
 def from_level_sums(
@@ -730,7 +766,9 @@ def dataset_stats(
               is a tensor (C, H, W), a PIL image, or an array (H, W, C) or (H, W). Items are taken as the data
               set's transform leaves them; sizes may differ. Where its uint8 pixels lie in ``data.data`` and
               there is no transform (CIFAR-10 and its like), they are read from there;
-            - a **DataLoader**: its batches are what counts as a batch in ``batch_stds``;
+            - a **DataLoader**: its batches are what counts as a batch in ``batch_stds``. A batch is a tensor
+              (N, C, H, W), or a tuple, list or dict with one as in an item; or a list of nothing but images,
+              from a ``collate_fn`` of your own;
             - a **tensor** (C, H, W) or (N, C, H, W), or an **array** of images (N, H, W, C);
             - a **folder** (or a single file): every image in it and in its subfolders, as
               `normtut.folders.scan` reads it. Files that cannot be read are warned about.
@@ -753,11 +791,17 @@ def dataset_stats(
         TypeError: for data or items of any other kind.
 
     Warns:
-        UserWarning: if floats below 0 or above 1 show that the images are already normalized, or were not
-            scaled; the statistics are right, but they are those *after* what has been done.
+        UserWarning: if a DataLoader leaves images out or repeats some (``drop_last``, a sampler), unless it
+            gives one of several processes its share. Also if floats below 0 or above 1 show that the images
+            are already normalized, or were not scaled; the statistics are right, but they are those *after*
+            what has been done.
     """
     if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
         raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
+    if not (isinstance(num_workers, int) and num_workers >= 0):
+        raise ValueError(f"num_workers must be an integer of at least 0, got {num_workers!r}")
+    if channel_dim is not None and not isinstance(data, Tensor | np.ndarray):
+        raise ValueError(f"channel_dim is for tensors and arrays only, got a {type(data).__name__}")
     if isinstance(data, str | PathLike):
         from .folders import scan
 
@@ -766,8 +810,6 @@ def dataset_stats(
             warnings.warn(message, stacklevel=2)
         return report.stats
     pixels = _pixels_in_memory(data, channel_dim)
-    if pixels is None and channel_dim is not None:
-        raise ValueError("channel_dim is for tensors and arrays only")
     parts = (
         _parts(data, batch_size or 32, num_workers, levels)
         if pixels is None
@@ -780,6 +822,8 @@ def dataset_stats(
             bar.update(part.images)
     if not stats.count:
         raise ValueError(f"data ({type(data).__name__}) holds no images: there are no statistics")
+    if left_out := _left_out(data, stats.images):
+        warnings.warn(left_out, stacklevel=2)
     if min(stats.min) < 0 or max(stats.max) > 1:
         warnings.warn(
             f"values from {min(stats.min):.4g} to {max(stats.max):.4g}, outside [0, 1]: "
@@ -809,7 +853,7 @@ def _parts(data: Any, batch_size: int, num_workers: int, levels: bool) -> Iterat
     from torch.utils.data import DataLoader, IterableDataset
 
     if isinstance(data, DataLoader):
-        yield from (ChannelStats(_image_of(batch), levels=levels) for batch in data)
+        yield from (_of_batch(batch, data, levels) for batch in data)
     elif isinstance(data, IterableDataset) or (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
         # A worker sends a few integers, not its images.
         collate = partial(_of_items, levels=levels)
@@ -818,6 +862,65 @@ def _parts(data: Any, batch_size: int, num_workers: int, levels: bool) -> Iterat
         raise TypeError(
             f"data must be a Dataset, a DataLoader, a tensor, an array or a folder, got {type(data).__name__}"
         )
+
+
+def _left_out(data: Any, images: int) -> str | None:
+    """What to say where a DataLoader has not given each image of its data set once."""
+    import torch.distributed as dist
+    from torch.utils.data import DataLoader, IterableDataset
+
+    # Without batches of its own, a loader's items may be batches, as may those of an IterableDataset.
+    if not isinstance(data, DataLoader) or data.batch_sampler is None:
+        return None
+    total = None if isinstance(data.dataset, IterableDataset) else _length(data)
+    sampler = getattr(data.batch_sampler, "sampler", data.sampler)
+    # One of several processes should get its share only.
+    shared = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    if total is None or shared or hasattr(sampler, "num_replicas"):
+        return None
+    drawn = ", drawn with replacement," if getattr(sampler, "replacement", False) else ""
+    if images == total and not drawn:
+        return None
+    return (
+        f"the DataLoader gave {images} images{drawn} of a data set of {total}: its drop_last or sampler "
+        "leaves some out or repeats some. To count each of them once, give the data set itself"
+    )
+
+
+def _of_batch(batch: Any, loader: DataLoader[Any], levels: bool) -> ChannelStats:
+    """Statistics of one batch of a DataLoader: images, perhaps with labels, or a list of images."""
+    from torch.utils.data import default_collate, default_convert
+
+    listed = _all_images(batch)
+    own = loader.collate_fn not in (default_collate, default_convert)
+    # torch's functions make no such lists, but keep an image and its mask apart.
+    if listed and own and len(batch) <= (loader.batch_size or math.inf):
+        return _of_items(batch, levels)
+    images = _image_of(batch)
+    shape = tuple(getattr(images, "shape", ()))
+    single = loader.batch_sampler is None and len(shape) == 3 and shape[0] <= 4
+    advice = "give the data set itself, or images with the axes (C, H, W)"
+    if listed and len(batch) > 1 and (own or single or not shape):
+        raise ValueError(f"a batch may be {len(batch)} images, or an image and what belongs to it: {advice}")
+    if len(shape) == 3 and not single:
+        raise ValueError(
+            f"a batch of shape {shape} may be one image (C, H, W) or gray images (N, H, W): {advice}"
+        )
+    if len(shape) > 3 and _channels_last(shape):
+        raise ValueError(f"a batch of shape {shape} looks like (N, H, W, C): {advice}")
+    return ChannelStats(images, levels=levels)
+
+
+def _all_images(batch: Any) -> bool:
+    """Whether a batch is a list of nothing but images."""
+    from PIL import Image
+
+    if not isinstance(batch, tuple | list):
+        return False
+    others = [x for x in batch if not isinstance(x, Image.Image)]
+    axes = {x.ndim if isinstance(x, Tensor | np.ndarray) else 0 for x in others}
+    # Images (N, H, W) with soft labels (N, K) are none: they differ in their numbers of axes.
+    return len(batch) > 0 and (axes <= {2} or axes <= {3})
 
 
 def _of_items(items: Sequence[Any], levels: bool) -> ChannelStats:
@@ -855,8 +958,6 @@ def _image_of(item: Any) -> Any:
 
 def _chw(image: Any) -> Tensor:
     """One image of a data set as a tensor (C, H, W)."""
-    if isinstance(image, Tensor) and image.ndim == 3:
-        return image
     if not isinstance(image, Tensor | np.ndarray):
         from PIL import Image
 
@@ -870,7 +971,15 @@ def _chw(image: Any) -> Tensor:
     x = _as_tensor(image)
     if x.ndim not in (2, 3):
         raise ValueError(f"an image must have 2 or 3 axes, got shape {tuple(x.shape)}")
-    return x[None] if x.ndim == 2 else x.permute(2, 0, 1)
+    if x.ndim == 2:
+        return x[None]
+    if isinstance(image, Tensor):
+        if _channels_last(x.shape):
+            raise ValueError(f"a tensor of shape {tuple(x.shape)} looks like (H, W, C): make it (C, H, W)")
+        return x
+    if _channels_last(x.shape[::-1]):
+        raise ValueError(f"an array of shape {tuple(x.shape)} looks like (C, H, W): make it (H, W, C)")
+    return x.permute(2, 0, 1)
 
 
 def _pixels_in_memory(data: Any, channel_dim: int | None) -> Tensor | None:

@@ -7,6 +7,7 @@ import math
 import os
 import pickle
 import signal
+import warnings
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from pathlib import Path
@@ -16,10 +17,19 @@ import PIL.Image
 import PIL.ImageOps
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    Subset,
+    SubsetRandomSampler,
+)
 from torchvision import transforms
 from torchvision.transforms import v2
 
@@ -307,6 +317,15 @@ def test_after_refuses(mean, std, message):
         ChannelStats(torch.rand(2, 3, 4, 4)).after(mean, std)
 
 
+@pytest.mark.parametrize("chained", [False, True])
+def test_after_refuses_to_leave_the_range_of_floats(chained):
+    stats = ChannelStats(torch.rand(2, 1, 4, 4))
+    if chained:  # the smallest and the largest are 0 then, but not the mean, which is not rounded
+        stats = ChannelStats(torch.full((2, 1, 4, 4), 0.3)).after(0, 1e-300 / 3)
+    with pytest.raises(ValueError, match=r"mean .* and std 1e-320 take the pixels out of the range"):
+        stats.after(stats.min[0], 1e-320)
+
+
 def test_repeat():
     x = torch.randint(0, 256, (4, 1, 5, 5), dtype=torch.uint8)
     assert ChannelStats(x).repeat(3) == ChannelStats(x.expand(-1, 3, -1, -1))
@@ -402,6 +421,40 @@ def test_damaged_state_changes_nothing(damage):
     with pytest.raises(ValueError, match="state is not that of a ChannelStats"):
         stats.load_state_dict(state)
     assert stats == before
+
+
+STATE = ChannelStats(torch.tensor([51, 204], dtype=torch.uint8).view(2, 1, 1, 1), levels=True).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            {"min": ["a"], "max": ["b"]},
+            r"min and max must be finite, and in order, got \('a',\) and \('b',\)",
+        ),
+        ({"min": [math.nan]}, "min and max must be finite"),
+        ({"max": [math.inf]}, "min and max must be finite"),
+        ({"min": [0.9]}, "min and max must be finite, and in order"),
+        ({"pixels": [-5, [[1, 1]], [[1, 1]]]}, r"pixels must be a positive number, got -5"),
+        ({"pixels": [2.0, [[1, 1]], [[1, 1]]]}, r"pixels must be a positive number, got 2\.0"),
+        ({"pixels": [5, [[10, 1]], [[1, 1]]], "levels": None}, "sum of squares of pixels"),
+        ({"image_stds": [2, [[1, 1]], [[-1, 1]]]}, "sum of squares of image_stds"),
+        ({"image_means": None}, "image_means is missing"),
+        (dict.fromkeys(("pixels", *PARTS)), "pixels is missing"),
+        (dict.fromkeys(PARTS), "image_means is missing"),
+        ({"image_means": [1, [[1, 2]], [[1, 4]]]}, "2 pixels, 1 and 2 images, 1 batches"),
+        ({"batch_stds": [3, [[1, 2]], [[1, 4]]]}, "2 pixels, 2 and 2 images, 3 batches"),
+        ({"levels": [[3, -1, *[0] * 254]]}, "levels are not those of all pixels"),
+        ({"levels": [[2, *[0] * 255]]}, "levels are not those of all pixels"),
+    ],
+)
+def test_a_state_that_contradicts_itself_says_where(damage, message):
+    assert ChannelStats().load_state_dict(STATE).mean == (0.5,)
+    stats = ChannelStats()
+    with pytest.raises(ValueError, match=f"state is not that of a ChannelStats: .*{message}"):
+        stats.load_state_dict({**STATE, **damage})
+    assert stats == ChannelStats()
 
 
 def test_repr_can_be_pasted():
@@ -621,6 +674,130 @@ def test_images_of_different_sizes_and_gray_ones():
         dataset_stats(Items([images[0], images[1].convert("L")]), progress=False)
 
 
+@pytest.mark.parametrize(
+    "images",
+    [
+        as_tensors(10),
+        [x.permute(1, 2, 0).numpy() for x in as_tensors(10)],
+        [PIL.Image.fromarray(x.permute(1, 2, 0).numpy()) for x in as_tensors(10)],
+    ],
+    ids=["tensors", "arrays", "PIL images"],
+)
+@pytest.mark.parametrize("collate_fn", [list, tuple])
+def test_a_batch_that_is_a_list_of_images_is_counted_image_by_image(images, collate_fn):
+    loader = DataLoader(Items(images), batch_size=4, collate_fn=collate_fn)
+    stats = dataset_stats(loader, progress=False)
+    assert stats == ChannelStats(*torch.stack(as_tensors(10)).split(4))
+
+
+def test_lists_of_images_of_different_sizes():
+    images = [torch.full((3, 2, w), w / 10) for w in range(1, 10)]
+    loader = DataLoader(Items(images), batch_size=4, collate_fn=list)
+    same(dataset_stats(loader, progress=False), ChannelStats(*images))
+
+
+@pytest.mark.parametrize(
+    "second",
+    [torch.tensor(1), torch.ones(10), torch.zeros(3, 8, 8), torch.zeros(8, 8)],
+    ids=["number", "soft label", "mask with channels", "mask"],
+)
+def test_images_with_labels_are_not_a_list_of_images(second):
+    x = torch.rand(8, 3, 8, 8)
+    loader = DataLoader(Items([(image, second) for image in x]), batch_size=4)
+    assert dataset_stats(loader, progress=False) == ChannelStats(*x.split(4))
+
+
+PICTURE = PIL.Image.fromarray(PATCHES.data[0])
+
+
+def test_without_batches_a_loader_gives_images():
+    x = torch.rand(6, 3, 8, 8)
+    for items in (x, [(image,) for image in x], [(image, 1) for image in x]):
+        loader = DataLoader(Items(items), batch_size=None)
+        assert dataset_stats(loader, progress=False) == ChannelStats(*x)
+
+
+@pytest.mark.parametrize(
+    ("items", "options", "message"),
+    [
+        (torch.zeros(4, 28, 28), {}, r"\(2, 28, 28\) may be one image \(C, H, W\) or gray images"),
+        ([(torch.zeros(28, 28), 1)] * 4, {}, r"\(2, 28, 28\) may be"),
+        ([(torch.zeros(28, 28), torch.zeros(28, 28))] * 4, {}, r"\(2, 28, 28\) may be"),
+        ([(torch.zeros(28, 28), torch.zeros(10))] * 4, {}, r"\(2, 28, 28\) may be"),
+        (
+            [(torch.zeros(3, 8, 8), 1)] * 4,
+            {"collate_fn": lambda items: tuple(zip(*items, strict=True))},
+            "got tuple",
+        ),
+        (
+            [(PICTURE, PICTURE)] * 4,
+            {"collate_fn": lambda items: items[0], "batch_size": 1},
+            "2 images, or an image",
+        ),
+        ([(PICTURE, PICTURE)] * 4, {"batch_size": None}, "2 images, or an image"),
+        ([torch.zeros(20, 28, 28)] * 4, {"batch_size": None}, r"\(20, 28, 28\) may be"),
+        ([(torch.zeros(3, 8, 8), torch.zeros(3, 8, 8))] * 4, {"batch_size": None}, "2 images, or an image"),
+        ([np.zeros((32, 32, 3), np.float32)] * 4, {}, r"\(2, 32, 32, 3\) looks like \(N, H, W, C\)"),
+        ([np.zeros((32, 32, 3), np.uint8)] * 4, {}, r"\(2, 32, 32, 3\) looks like \(N, H, W, C\)"),
+        ([np.zeros((3, 32, 32), np.float32)] * 4, {"collate_fn": list}, r"\(3, 32, 32\) looks like"),
+    ],
+)
+def test_a_batch_whose_axes_are_not_clear_is_refused(items, options, message):
+    loader = DataLoader(Items(items), **{"batch_size": 2, **options})
+    with pytest.raises((ValueError, TypeError), match=message):
+        dataset_stats(loader, progress=False)
+
+
+def test_a_loader_that_leaves_images_out_or_repeats_them_is_warned_about():
+    items = Items(as_tensors(10))
+    for loader, message in (
+        (DataLoader(items, batch_size=4, drop_last=True), "8 images of a data set of 10: .*drop_last"),
+        (DataLoader(items, 4, sampler=SubsetRandomSampler(range(3))), "3 images of a data set of 10"),
+        (
+            DataLoader(items, 4, sampler=RandomSampler(items, True, 15)),
+            "15 images, drawn with replacement, of a data",
+        ),
+        (DataLoader(items, 4, sampler=RandomSampler(items, True)), "10 images, drawn with replacement, of"),
+    ):
+        with pytest.warns(UserWarning, match=message) as caught:
+            dataset_stats(loader, progress=False)
+        assert [w.filename for w in caught] == [__file__]
+
+
+class Sized(Stream):
+    def __len__(self):  # an estimate, or the number of batches: nobody checks it
+        return 5
+
+
+def _shared(rank: int, world: int):
+    items = Items(as_tensors(9))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for sampler in (DistributedSampler(items, shuffle=False), range(rank, 9, world)):
+            stats = dataset_stats(DataLoader(items, 2, sampler=sampler), progress=False)
+        return stats.all_reduce().state_dict()
+
+
+def test_a_loader_that_gives_what_it_should_is_not_warned_about():
+    items = Items(as_tensors(10))
+    batches = Items(torch.stack(as_tensors(10)).split(5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for loader in (
+            DataLoader(items, 4, shuffle=True),
+            DataLoader(items, 5, drop_last=True),
+            DataLoader(items, 4, collate_fn=list),
+            DataLoader(items, 4, sampler=DistributedSampler(items, 2, 0)),
+            DataLoader(Stream(), 50, drop_last=True),
+            DataLoader(Sized(), 50),
+            DataLoader(batches, batch_size=None),
+        ):
+            dataset_stats(loader, progress=False)
+    assert not dist.is_initialized()
+    kept = run_workers(_shared, (2,), world_size=2)[0]
+    same(ChannelStats().load_state_dict(kept), ChannelStats(*as_tensors(9)))
+
+
 class Inverted(PhotoPatches):
     """Holds other pixels than it gives."""
 
@@ -677,6 +854,8 @@ def test_normalized_or_unscaled_images_are_warned_about():
         (Items(["x.png"]), TypeError, "a PIL image, got str"),
         (Items([{"picture": 1}]), TypeError, r"no image in an item with the keys \['picture'\]"),
         (Items([torch.rand(2, 3, 4, 4)]), ValueError, "2 or 3 axes"),
+        (Items([np.zeros((3, 32, 32), np.float32)]), ValueError, r"\(3, 32, 32\) looks like \(C, H, W\)"),
+        (Items([torch.rand(32, 30, 3)]), ValueError, r"\(32, 30, 3\) looks like \(H, W, C\)"),
         (Items([torch.tensor([0.5, math.nan]).view(1, 1, 2)]), ValueError, "1 NaN"),
         (Items([PIL.Image.new("F", (2, 2))]), ValueError, "no agreed levels"),
     ],
@@ -697,12 +876,23 @@ def test_batch_size_is_checked(batch_size):
         dataset_stats(PATCHES, batch_size=batch_size, progress=False)
 
 
-def test_channel_dim_settles_the_layout():
+@pytest.mark.parametrize("num_workers", [-3, 0.5, None])
+@pytest.mark.parametrize("data", [PATCHES, PATCHES.data, "no such folder", DataLoader(as_tensors(3))])
+def test_num_workers_is_checked(data, num_workers):
+    with pytest.raises(ValueError, match=f"num_workers must be an integer of at least 0, got {num_workers}"):
+        dataset_stats(data, num_workers=num_workers, progress=False)
+
+
+def test_channel_dim_settles_the_layout(tmp_path):
     x = torch.from_numpy(PATCHES.data)
     same(dataset_stats(x, channel_dim=-1, progress=False))
     assert dataset_stats(x, channel_dim=-3, progress=False).channels == 32
     with pytest.raises(ValueError, match="channel_dim is for tensors and arrays only"):
         dataset_stats(Items(as_tensors(3)), channel_dim=-1, progress=False)
+    PIL.Image.fromarray(PATCHES.data[0]).save(tmp_path / "0.png")
+    for folder in (tmp_path, str(tmp_path)):
+        with pytest.raises(ValueError, match="channel_dim is for tensors and arrays only"):
+            dataset_stats(folder, channel_dim=7, progress=False)
 
 
 def test_moments_are_a_value():
