@@ -82,7 +82,7 @@ def axes_picture(
     import matplotlib.pyplot as plt
 
     norms = NORMS if norms is None else norms
-    ncols = min(3, len(norms))
+    ncols = 2 if len(norms) == 4 else min(3, len(norms))
     nrows = -(-len(norms) // ncols)
     fig, axes = plt.subplots(nrows, ncols, squeeze=False, figsize=(2.2 * ncols, 1.75 * nrows))
     for ax in axes.flat:
