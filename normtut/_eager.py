@@ -23,7 +23,8 @@ from .core import denormalize, moments, normalize
 # Elements of a piece, per thread: 2 MiB of float32. Smaller ones would spend their time in Python.
 _PIECE = 1 << 19
 
-# `vector_norm` adds up one value after the other, and over millions loses digits: longer axes go in parts.
+# On the CPU `vector_norm` adds up one value after the other, and over millions loses digits: longer axes go
+# in parts.
 _LONG = 1 << 14
 
 
@@ -241,7 +242,7 @@ def _norm(z: Tensor, dim: tuple[int, ...], out: Tensor) -> None:
     if dim == (z.ndim - 2, z.ndim - 1) and z.is_contiguous():
         z, out, dim = z.flatten(-2), out.squeeze(-1), dim[:1]
     for d in dim:
-        if z.shape[d] > _LONG:
+        if z.device.type == "cpu" and z.shape[d] > _LONG:
             z = torch.cat([norm(part, dim=d) for part in torch.split(z, _LONG, d)], d)
     if len(dim) > 1:
         z, dim = norm(z, dim=dim[-1]), dim[:-1]

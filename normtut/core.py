@@ -96,14 +96,12 @@ def normalize(x: Tensor, mean: Stats, std: Stats) -> Tensor:
             a ``std`` given as numbers is zero or not finite in the dtype of the computation. (Tensors are not
             looked into, which would make a GPU wait: where they are zero, the result is inf or NaN.)
     """
-    _check_float("x", x)
+    mean, divisor = _as_stats("mean", mean, x), _as_stats("std", std, x)
     if not isinstance(std, Tensor):
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        divisor = np.asarray(std, np.float64 if dtype == torch.float64 else np.float32)
-        if not (np.isfinite(divisor) & (divisor != 0)).all():  # 1e-60 is zero in float32
-            raise ValueError(f"std must be finite and not zero in {dtype}, got {std}")
-    mean, std = _as_stats("mean", mean, x), _as_stats("std", std, x)
-    return ((_at_least_float32(x) - mean) / std).to(x.dtype)
+        numbers = np.asarray(std, np.float64 if divisor.dtype == torch.float64 else np.float32)
+        if not (np.isfinite(numbers) & (numbers != 0)).all():  # 1e-60 is zero in float32
+            raise ValueError(f"std must be finite and not zero in {divisor.dtype}, got {std}")
+    return ((_at_least_float32(x) - mean) / divisor).to(x.dtype)
 
 
 def denormalize(z: Tensor, mean: Stats, std: Stats) -> Tensor:

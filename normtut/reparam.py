@@ -73,10 +73,10 @@ def power_iteration(
             zero = not v.any()
         if zero:
             raise ValueError(f"v of shape {tuple(v.shape)} is all zeros: no multiplication changes that")
-    return _iterate(matrix, v, steps, eps)
+    return _multiply(matrix, v, steps, eps)
 
 
-def _iterate(matrix: Tensor, v: Tensor, steps: int, eps: float) -> tuple[Tensor, Tensor]:
+def _multiply(matrix: Tensor, v: Tensor, steps: int, eps: float) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         for _ in range(steps):
             u = unit(matrix @ v, dim=0, eps=eps)
@@ -150,7 +150,7 @@ class _SpectralNorm(nn.Module):
 
     def _iterate(self, matrix: Tensor, steps: int) -> None:
         # Not the function with the checks: looking at v would make a GPU wait, each time the weight is read.
-        u, v = _iterate(matrix, self._v, steps, self.eps)
+        u, v = _multiply(matrix, self._v, steps, self.eps)
         # In place: replicas of the module (DataParallel) share these buffers' memory.
         self._u.copy_(u)
         self._v.copy_(v)
