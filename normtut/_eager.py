@@ -8,8 +8,6 @@ piece that fits the processor's cache passes through all the steps before the ne
 
 from __future__ import annotations
 
-import functools
-import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -29,7 +27,7 @@ _LONG = 1 << 14
 
 
 class Standardize(torch.autograd.Function):
-    r"""``denormalize(normalize(x, *moments(x, dim, eps=eps)), bias, weight)``, the mean, the variance, 1/σ.
+    r"""``denormalize(normalize(x, *moments(x, dim, eps=eps)), bias, weight)``, the mean and the variance.
 
     With :math:`z = (x-\mu)/\sigma` and :math:`g = \gamma\,\partial L/\partial y`, where both moments depend
     on x, the chain rule gives (Ioffe & Szegedy 2015, section 3, with the terms collected)
@@ -44,12 +42,12 @@ class Standardize(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        x: Tensor, weight: Tensor, bias: Tensor, dim: tuple[int, ...], eps: float, center: bool
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dim: tuple[int, ...], eps: float, center: bool
     ) -> Any:
         """x: at least one axis is not in ``dim``; weight and bias: of as many axes as x."""
         wide = torch.promote_types(x.dtype, torch.float32)
         shape = [1 if d in dim else n for d, n in enumerate(x.shape)]
-        mean, norm, rstd = (torch.zeros(shape, dtype=wide, device=x.device) for _ in range(3))
+        mean, norm, rstd = torch.zeros([3, *shape], dtype=wide, device=x.device)
         y = torch.empty_like(x)
         m = math.prod([x.shape[d] for d in dim])
         eps_ = torch.full((), eps, dtype=wide, device=x.device)
@@ -63,64 +61,29 @@ class Standardize(torch.autograd.Function):
                 torch.add(z.mul_(rstd_ * w_), b_, out=y_)
             else:
                 torch.addcmul(b_, z.mul_(rstd_), w_, out=y_)
-        return y, mean, norm.square_().div_(m), rstd
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        """Keep what the gradient needs: the input itself and its statistics, never z."""
-        x, weight, bias, ctx.dim, ctx.eps, ctx.center = inputs
-        _, mean, var, rstd = output
-        ctx.mark_non_differentiable(mean, var, rstd)
+        var = norm.square_().div_(m)
+        ctx.dim, ctx.eps, ctx.center = dim, eps, center
+        ctx.mark_non_differentiable(mean, var)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, weight, bias, mean, rstd)
+        ctx.save_for_backward(x, weight, bias, mean, rstd)  # the input itself, never z
         ctx.save_for_forward(x, weight, bias)
+        return y, mean, var
 
     @staticmethod
     def backward(ctx: Any, g: Tensor | None, *_: None) -> Any:
-        """The formula above; in plain differentiable steps where a second derivative may follow."""
+        """The formula above; in plain steps for a second derivative, or for many gradients at once."""
         if g is None:
             return (None,) * 6
-        if torch.is_grad_enabled():
-            x, weight, bias, *_ = ctx.saved_tensors
-            mean, std = _moments(x, ctx.dim, ctx.eps, ctx.center)
-            return *_gradients(x, weight, bias, mean, 1 / std, g, ctx.dim, ctx.center), None, None, None
-        with torch.autocast(g.device.type, enabled=False):  # its matrix products are sums, and stay precise
-            return *Standardize._in_pieces(ctx, g), None, None, None
-
-    @staticmethod
-    def _in_pieces(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, weight, bias, mean, rstd = ctx.saved_tensors
-        dim = ctx.dim
-        dx = torch.empty_like(x)
-        inner = [d for d in dim if weight.shape[d] == 1]  # axes that share both statistics and weight
-        sums = [1 if d in inner else n for d, n in enumerate(x.shape if inner else weight.shape)]
-        db, dw = (torch.zeros(sums, dtype=mean.dtype, device=x.device) for _ in range(2))
-        v = weight.to(mean.dtype) / -math.prod([x.shape[d] for d in dim])
-        gz = x.new_empty(0)
-        for x_, g_, w_, v_, mean_, rstd_, dx_, db_, dw_ in _pieces(
-            x, dim, g, weight, v, mean, rstd, dx, db, dw
-        ):
-            z = _centred(x_, mean_, dx_)  # not yet divided by σ: that is done where it is small
-            gz = torch.mul(g_, z, out=gz if gz.shape == z.shape else torch.empty_like(z))
-            # What follows is g·w − mean(g·w) − z·mean(g·w·z), times 1/σ.
-            if inner:
-                torch.sum(g_, inner, keepdim=True, dtype=db.dtype, out=db_)
-                torch.sum(gz, inner, keepdim=True, out=dw_).mul_(rstd_)
-                z.mul_((dw_ * v_).sum(dim, keepdim=True).mul_(rstd_).mul_(rstd_))
-                if ctx.center:
-                    z.add_((db_ * v_).sum(dim, keepdim=True).mul_(rstd_))
-                torch.addcmul(z, g_, rstd_ * w_, out=dx_)
-            else:  # a matrix, with one weight per element of its rows
-                db_ += g_.sum(0, keepdim=True, dtype=db.dtype)
-                dw_.addmm_(rstd_.t(), gz)
-                z.mul_((gz @ v_.t()).mul_(rstd_).mul_(rstd_).mul_(rstd_))
-                if ctx.center:
-                    gw = torch.addcmul(g_.to(z.dtype) @ v_.t(), g_, w_, out=gz)
-                else:
-                    gw = torch.mul(g_, w_, out=gz)
-                torch.addcmul(z, gw, rstd_, out=dx_)
-        db, dw = (t.sum_to_size(weight.shape) for t in (db, dw))
-        return dx, dw.to(weight.dtype), db.to(bias.dtype)
+        if torch.is_grad_enabled():
+            mean, std = _moments(x, ctx.dim, ctx.eps, ctx.center)
+            gradients = _gradients(x, weight, bias, mean, 1 / std, g, ctx.dim, ctx.center)
+        elif torch._C._functorch.is_legacy_batchedtensor(g):
+            gradients = _gradients(x, weight, bias, mean, rstd, g, ctx.dim, ctx.center)
+        else:
+            with torch.autocast(g.device.type, enabled=False):  # its matrix products are precise sums
+                gradients = _gradients_in_pieces(x, weight, bias, mean, rstd, g, ctx.dim, ctx.center)
+        return *gradients, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, dx: Tensor | None, dw: Tensor | None, db: Tensor | None, *_: None) -> Any:
@@ -133,20 +96,10 @@ class Standardize(torch.autograd.Function):
             dy = dy + _without_mean_and_z(dx, z, ctx.dim, ctx.center) / std * weight
         if dw is not None:
             dy = dy + z * dw
-        return (dy if db is None else dy + db).to(x.dtype), None, None, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, weight: Tensor, bias: Tensor, *args: Any) -> Any:
-        """Over a batch of inputs: the three steps themselves."""
-        y, mean, var = torch.vmap(lambda x, w, b: compose(x, w, b, *args), in_dims[:3])(x, weight, bias)
-        return (y, mean, var, (var + args[1]).rsqrt()), (0, 0, 0, 0)
+        return (dy if db is None else dy + db).to(x.dtype), None, None
 
 
-# `apply` binds its arguments to this at every call; found once, it need not be worked out each time.
-Standardize.forward.__signature__ = inspect.signature(Standardize.forward)  # type: ignore[attr-defined]
-
-
-class Traced(Standardize):
+class Traced(torch.autograd.Function):
     """The same for `torch.compile`, which needs the formulas and not the pieces."""
 
     @staticmethod
@@ -161,12 +114,33 @@ class Traced(Standardize):
         return y.to(x.dtype), mean, var, rstd
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Apart from `forward`, as transforms ask for; 1/σ is an output only to be kept."""
+        x, weight, bias, ctx.dim, ctx.eps, ctx.center = inputs
+        _, mean, var, rstd = output
+        ctx.mark_non_differentiable(mean, var, rstd)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, weight, bias, mean, rstd)
+        ctx.save_for_forward(x, weight, bias)
+
+    @staticmethod
     def backward(ctx: Any, g: Tensor | None, *_: None) -> Any:
         """The formula of `Standardize`."""
-        x, weight, bias, mean, rstd = ctx.saved_tensors
         if g is None:
             return (None,) * 6
+        x, weight, bias, mean, rstd = ctx.saved_tensors
         return *_gradients(x, weight, bias, mean, rstd, g, ctx.dim, ctx.center), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        """The formula of `Standardize`."""
+        return *Standardize.jvp(ctx, *tangents), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, weight: Tensor, bias: Tensor, *args: Any) -> Any:
+        """Over a batch of inputs: the three steps themselves."""
+        y, mean, var = torch.vmap(lambda x, w, b: compose(x, w, b, *args), in_dims[:3])(x, weight, bias)
+        return (y, mean, var, (var + args[1]).rsqrt()), (0, 0, 0, 0)
 
 
 def _traced(*args: Any) -> Any:
@@ -221,7 +195,10 @@ def _gradients(
     gz = g * z
     # One pass over the axes that share both statistics and weight; all other sums are of its results.
     inner = [d for d in dim if weight.shape[d] == 1]
-    a, b = (t.sum(inner, keepdim=True, dtype=z.dtype) if inner else t.to(z.dtype) for t in (g, gz))
+    if inner == [x.ndim - 1]:  # as rows of a matrix, by which compilers see that one pass does for both
+        a, b = (t.reshape(-1, x.shape[-1]).sum(1, dtype=z.dtype).view(*x.shape[:-1], 1) for t in (g, gz))
+    else:
+        a, b = (t.sum(inner, keepdim=True, dtype=z.dtype) if inner else t.to(z.dtype) for t in (g, gz))
     b = b * rstd
     share = rstd * (1 / math.prod([x.shape[d] for d in dim]))
     dx = g * (weight * rstd) - z * ((b * weight).sum(dim, keepdim=True) * rstd * share)
@@ -231,6 +208,52 @@ def _gradients(
     return dx.to(x.dtype), dw.to(weight.dtype), db.to(bias.dtype)
 
 
+def _gradients_in_pieces(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    g: Tensor,
+    dim: tuple[int, ...],
+    center: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """g·w − mean(g·w) − z·mean(g·w·z), times 1/σ; here z is not divided by σ: what is small is, instead."""
+    dx = torch.empty_like(x)
+    inner = [d for d in dim if weight.shape[d] == 1]  # axes that share both statistics and weight
+    sums = [1 if d in inner else n for d, n in enumerate(x.shape if inner else weight.shape)]
+    db, dw = torch.zeros([2, *sums], dtype=mean.dtype, device=x.device)
+    v = weight.to(mean.dtype) / -math.prod([x.shape[d] for d in dim])
+    gz = x.new_empty(0)
+    if inner:
+        for x_, g_, w_, v_, mean_, rstd_, dx_, db_, dw_ in _pieces(
+            x, dim, g, weight, v, mean, rstd, dx, db, dw
+        ):
+            z = _centred(x_, mean_, dx_)
+            gz = torch.mul(g_, z, out=gz if gz.shape == z.shape else torch.empty_like(z))
+            torch.sum(g_, inner, keepdim=True, dtype=db.dtype, out=db_)
+            torch.sum(gz, inner, keepdim=True, out=dw_).mul_(rstd_)
+            z.mul_((dw_ * v_).sum(dim, keepdim=True).mul_(rstd_).mul_(rstd_))
+            if center:
+                z.add_((db_ * v_).sum(dim, keepdim=True).mul_(rstd_))
+            torch.addcmul(z, g_, rstd_ * w_, out=dx_)
+        db, dw = (t.sum_to_size(weight.shape) for t in (db, dw))
+    else:  # a matrix, with one weight per element of its rows
+        v = v.t()
+        for x_, g_, mean_, rstd_, dx_ in _pieces(x, dim, g, mean, rstd, dx):
+            z = _centred(x_, mean_, dx_)
+            gz = torch.mul(g_, z, out=gz if gz.shape == z.shape else torch.empty_like(z))
+            db += g_.sum(0, dtype=db.dtype)
+            dw.addmm_(rstd_.t(), gz)
+            z.mul_((gz @ v).mul_(rstd_).mul_(rstd_).mul_(rstd_))
+            if center:
+                gw = torch.addcmul(g_.to(z.dtype) @ v, g_, weight, out=gz)
+            else:
+                gw = torch.mul(g_, weight, out=gz)
+            torch.addcmul(z, gw, rstd_, out=dx_)
+    return dx, dw.to(weight.dtype), db.to(bias.dtype)
+
+
 def _centred(x: Tensor, mean: Tensor, room: Tensor) -> Tensor:
     """x − mean in the type of the mean: in ``room`` where that type fits, which spares a buffer."""
     return torch.sub(x, mean, out=room) if room.dtype == mean.dtype else x - mean
@@ -238,15 +261,15 @@ def _centred(x: Tensor, mean: Tensor, room: Tensor) -> Tensor:
 
 def _norm(z: Tensor, dim: tuple[int, ...], out: Tensor) -> None:
     """Root of the sum of squares; fast over one inner axis, which two are if they follow in memory."""
-    norm = functools.partial(torch.linalg.vector_norm, keepdim=True)
+    norm = torch.linalg.vector_norm
     if dim == (z.ndim - 2, z.ndim - 1) and z.is_contiguous():
         z, out, dim = z.flatten(-2), out.squeeze(-1), dim[:1]
     for d in dim:
-        if z.device.type == "cpu" and z.shape[d] > _LONG:
-            z = torch.cat([norm(part, dim=d) for part in torch.split(z, _LONG, d)], d)
+        if z.shape[d] > _LONG and z.device.type == "cpu":
+            z = torch.cat([norm(part, dim=d, keepdim=True) for part in torch.split(z, _LONG, d)], d)
     if len(dim) > 1:
-        z, dim = norm(z, dim=dim[-1]), dim[:-1]
-    norm(z, dim=dim, out=out)
+        z, dim = norm(z, dim=dim[-1], keepdim=True), dim[:-1]
+    norm(z, dim=dim, keepdim=True, out=out)
 
 
 def _pieces(x: Tensor, dim: tuple[int, ...], *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -254,7 +277,7 @@ def _pieces(x: Tensor, dim: tuple[int, ...], *others: Tensor) -> Iterator[tuple[
     axis = next(d for d in range(x.ndim) if d not in dim)
     size = x.shape[axis]
     if x.device.type == "cpu" and not (x.stride(axis) == 1 and x.numel() > size):
-        size = max(1, _PIECE * torch.get_num_threads() * size // max(1, x.numel()))
+        size = math.ceil(size / max(1, round(x.numel() / (_PIECE * torch.get_num_threads()))))
     if size >= x.shape[axis]:
         return iter([(x, *others)])
     return zip(

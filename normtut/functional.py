@@ -268,8 +268,8 @@ def _standardize(
     # Tracers look for plain steps, and nested forward mode through a Function is wrong (as in torch.nn).
     if torch._C._get_tracing_state() is not None or torch._C._functorch.peek_interpreter_stack() is not None:
         return compose(x, gamma, beta, dim, eps, center)
-    y, mean, var, _ = Standardize.apply(x, gamma, beta, dim, eps, center)
-    return y, mean, var
+    standardized: tuple[Tensor, Tensor, Tensor] = Standardize.apply(x, gamma, beta, dim, eps, center)
+    return standardized
 
 
 def _remove_running(

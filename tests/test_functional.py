@@ -151,6 +151,18 @@ def test_vmap_and_per_sample_gradients(name):
 
 
 @pytest.mark.parametrize("name", CALLS)
+def test_many_gradients_at_once(name):
+    """As `torch.autograd.functional.jacobian` asks for them with ``vectorize``."""
+    x, w, b = (t.requires_grad_() for t in _inputs((2, C, 2, D)))
+    y = CALLS[name](F, x, w, b)
+    many = torch.randn((3, *y.shape), generator=torch.Generator().manual_seed(1), dtype=y.dtype)
+    inputs = (x, w) if name == "rms" else (x, w, b)
+    at_once = torch.autograd.grad(y, inputs, many, retain_graph=True, is_grads_batched=True)
+    each = [torch.autograd.grad(y, inputs, g, retain_graph=True) for g in many]
+    torch.testing.assert_close(at_once, tuple(torch.stack(t) for t in zip(*each, strict=True)))
+
+
+@pytest.mark.parametrize("name", CALLS)
 def test_nested_forward_mode(name):
     x, w, b = _inputs((2, C, 2, D))
     f = lambda v: CALLS[name](F, v, w, b).pow(3).sum()  # noqa: E731
