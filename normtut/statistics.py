@@ -12,7 +12,6 @@ import operator
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from os import PathLike
@@ -22,6 +21,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from ._exact import Floats, Moments
+from ._items import all_images, as_tensor, channels_last, chw, image_of, pixels_in_memory
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,7 +39,6 @@ _HUGE = 1e150
 
 _T = TypeVar("_T")
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 #: Numbers of pixels, by channel and by level of uint8.
@@ -45,107 +46,6 @@ Levels = tuple[tuple[int, ...], ...]
 
 #: The level that stands for 1.0, by the dtype of the pixels.
 TOP = {torch.uint8: 255, torch.uint16: 65535}
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Count, sum and sum of squares of some numbers, for each channel, without rounding error.
-
-    >>> a, b = Moments.of(np.array([[0.25, 0.5]])), Moments.of(np.array([[0.75]]))
-    >>> (a + b).mean, (a + b).std
-    ((0.5,), (0.2041241452319315,))
-    """
-
-    count: int
-    total: tuple[Fraction, ...]
-    squares: tuple[Fraction, ...]
-
-    @classmethod
-    def of(cls, v: Floats) -> Moments:
-        """Of the rows of a float64 array (C, n), all finite."""
-        size = np.abs(v)
-        exponent = math.frexp(float(size.max(initial=0.0)))[1]
-        exponent = exponent if abs(exponent) > 300 else 0
-        # Numbers so much smaller than the largest that their squares would be lost are counted by themselves.
-        lost = (size > 0) & (size < math.ldexp(1.0, exponent - 460))
-        if lost.any():
-            small = np.where(lost, v, 0.0)
-            both = cls.of(v - small) + cls.of(small)
-            return cls(v.shape[1], both.total, both.squares)
-        # Very large or small numbers are scaled by a power of two, which is exact: no square is out of range.
-        v, unit = np.ldexp(v, -exponent) if exponent else v, Fraction(2) ** exponent
-        squares = exact_sums(_exact_squares(v))
-        return cls(v.shape[1], tuple(t * unit for t in exact_sums(v)), tuple(q * unit**2 for q in squares))
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """Correctly rounded."""
-        return tuple(float(t / self.count) for t in self.total)
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Square root of the biased variance (divided by n), correctly rounded."""
-        n = self.count
-        return tuple(_sqrt((n * q - t * t) / n**2) for t, q in zip(self.total, self.squares, strict=True))
-
-    def __add__(self, other: Moments) -> Moments:
-        return Moments(
-            self.count + other.count,
-            tuple(a + b for a, b in zip(self.total, other.total, strict=True)),
-            tuple(a + b for a, b in zip(self.squares, other.squares, strict=True)),
-        )
-
-    def affine(self, shift: Sequence[Fraction], scale: Sequence[Fraction]) -> Moments:
-        """Of (x − shift) / scale instead of x."""
-        n, rows = self.count, list(zip(self.total, self.squares, shift, scale, strict=True))
-        return Moments(
-            n,
-            tuple((t - n * m) / s for t, _, m, s in rows),
-            tuple((q - 2 * m * t + n * m * m) / (s * s) for t, q, m, s in rows),
-        )
-
-
-def _sqrt(x: Fraction) -> float:
-    """The square root of a fraction, correctly rounded."""
-    shift = 62 - (x.numerator.bit_length() - x.denominator.bit_length()) // 2
-    scaled = x * Fraction(4) ** shift  # its root has 62 bits or so; the last one stands for what is cut off
-    return math.ldexp(2 * math.isqrt(math.floor(scaled)) + 1, -shift - 1) if x else 0.0
-
-
-def exact_sums(v: Floats) -> tuple[Fraction, ...]:
-    """The sum of each row of a float64 array (C, n) of finite numbers, without rounding error.
-
-    >>> [float(s) for s in exact_sums(np.array([[1e16, 1.0, -1e16]]))]
-    [1.0]
-
-    Adding and subtracting a large power of two σ leaves the high bits of each number, as a multiple of one
-    common unit and so few of them that their sum fits into 53 bits: floating-point addition of *these* is
-    exact in any order. The rest goes round again (Rump, Ogita & Oishi 2008, "Accurate floating-point
-    summation part I", algorithm 3.3).
-    """
-    totals = [Fraction(0)] * len(v)
-    headroom = v.shape[1].bit_length() + 1
-    while v.size and (top := float(np.abs(v).max())) > 0:
-        sigma = math.ldexp(1.0, math.frexp(top)[1] + headroom)
-        high = (v + sigma) - sigma
-        v = v - high
-        totals = [t + Fraction(s) for t, s in zip(totals, high.sum(axis=1).tolist(), strict=True)]
-    return tuple(totals)
-
-
-def _exact_squares(v: Floats) -> Floats:
-    """Numbers (C, n or 3n) that add up to the squares of numbers (C, n), each without rounding error.
-
-    Veltkamp's splitting: x = a + b with 26 bits each, so that a², 2ab and b² fit into 53. Numbers that were
-    float32 have 24 bits, and need none.
-    """
-    with np.errstate(over="ignore"):
-        if np.array_equal(v, v.astype(np.float32)):
-            return v * v
-    c = v * 134217729.0  # 2²⁷ + 1
-    a = c - (c - v)
-    b = v - a
-    return np.concatenate([a * a, 2 * a * b, b * b], axis=1)
 
 
 class ChannelStats:
@@ -204,11 +104,11 @@ class ChannelStats:
                 like (…, H, W, C) without a ``channel_dim`` that says so, or NaN or infinity (or anything
                 beyond 1e150) among the floats. Nothing of the batch has been counted then.
         """
-        x = _as_tensor(batch)
+        x = as_tensor(batch)
         if x.ndim < 3:
             raise ValueError(f"batch must be (…, C, H, W), got shape {tuple(x.shape)}")
         pixels = isinstance(batch, np.ndarray) or not x.is_floating_point()  # and no features of a network
-        if channel_dim is None and pixels and _channels_last(x.shape):
+        if channel_dim is None and pixels and channels_last(x.shape):
             raise ValueError(
                 f"batch of shape {tuple(x.shape)} looks like (…, H, W, C): say so with channel_dim=-1, "
                 f"or with channel_dim=-3 that it does have {x.shape[-3]} channels"
@@ -552,11 +452,6 @@ _STATE = (*_PARTS, "_min", "_max", "_levels")
 # -- one batch ------------------------------------------------------------------------------------------
 
 
-def _channels_last(shape: Sequence[int]) -> bool:
-    """Whether what should be (…, C, H, W) looks like (…, H, W, C)."""
-    return shape[-1] <= 4 and shape[-3] > 8
-
-
 def from_level_sums(
     n: Ints, s1: Ints, s2: Ints, low: Ints, high: Ints, top: int, levels: Ints | None = None
 ) -> ChannelStats:
@@ -724,21 +619,6 @@ def _of_floats(x: Tensor) -> ChannelStats:
     return _batch(pixels, means, stds, low, high)
 
 
-def _as_tensor(batch: Tensor | NDArray[Any] | Image) -> Tensor:
-    """A PIL image as (C, H, W), anything else with its axes as they are."""
-    from PIL import Image
-
-    if isinstance(batch, Tensor):
-        return batch
-    if isinstance(batch, Image.Image):
-        return _chw(batch)
-    if not isinstance(batch, np.ndarray):
-        raise TypeError(f"batch must be a tensor, an array or a PIL image, got {type(batch).__name__}")
-    if batch.dtype.byteorder not in "=|" or any(s < 0 for s in batch.strides) or not batch.flags.writeable:
-        batch = batch.astype(batch.dtype.newbyteorder("="))  # torch accepts none of these
-    return torch.from_numpy(batch)
-
-
 # -- a whole data set -----------------------------------------------------------------------------------
 
 
@@ -809,7 +689,7 @@ def dataset_stats(
         for message in report.warnings():
             warnings.warn(message, stacklevel=2)
         return report.stats
-    pixels = _pixels_in_memory(data, channel_dim)
+    pixels = pixels_in_memory(data, channel_dim)
     parts = (
         _parts(data, batch_size or 32, num_workers, levels)
         if pixels is None
@@ -891,12 +771,12 @@ def _of_batch(batch: Any, loader: DataLoader[Any], levels: bool) -> ChannelStats
     """Statistics of one batch of a DataLoader: images, perhaps with labels, or a list of images."""
     from torch.utils.data import default_collate, default_convert
 
-    listed = _all_images(batch)
+    listed = all_images(batch)
     own = loader.collate_fn not in (default_collate, default_convert)
     # torch's functions make no such lists, but keep an image and its mask apart.
     if listed and own and len(batch) <= (loader.batch_size or math.inf):
         return _of_items(batch, levels)
-    images = _image_of(batch)
+    images = image_of(batch)
     shape = tuple(getattr(images, "shape", ()))
     single = loader.batch_sampler is None and len(shape) == 3 and shape[0] <= 4
     advice = "give the data set itself, or images with the axes (C, H, W)"
@@ -906,28 +786,16 @@ def _of_batch(batch: Any, loader: DataLoader[Any], levels: bool) -> ChannelStats
         raise ValueError(
             f"a batch of shape {shape} may be one image (C, H, W) or gray images (N, H, W): {advice}"
         )
-    if len(shape) > 3 and _channels_last(shape):
+    if len(shape) > 3 and channels_last(shape):
         raise ValueError(f"a batch of shape {shape} looks like (N, H, W, C): {advice}")
     return ChannelStats(images, levels=levels)
-
-
-def _all_images(batch: Any) -> bool:
-    """Whether a batch is a list of nothing but images."""
-    from PIL import Image
-
-    if not isinstance(batch, tuple | list):
-        return False
-    others = [x for x in batch if not isinstance(x, Image.Image)]
-    axes = {x.ndim if isinstance(x, Tensor | np.ndarray) else 0 for x in others}
-    # Images (N, H, W) with soft labels (N, K) are none: they differ in their numbers of axes.
-    return len(batch) > 0 and (axes <= {2} or axes <= {3})
 
 
 def _of_items(items: Sequence[Any], levels: bool) -> ChannelStats:
     """Statistics of one batch of items, whose images may differ in size."""
     by_kind: dict[Any, list[Tensor]] = {}
     for item in items:
-        image = _chw(_image_of(item))
+        image = chw(image_of(item))
         by_kind.setdefault((image.shape, image.dtype), []).append(image)
     return one_batch(ChannelStats(levels=levels)._update(torch.stack(x)) for x in by_kind.values())
 
@@ -940,92 +808,3 @@ def one_batch(parts: Iterable[ChannelStats]) -> ChannelStats:
     if stats._pixels is not None:
         stats._batch_stds = _single(stats._pixels.std)
     return stats
-
-
-def _image_of(item: Any) -> Any:
-    """The image of an item or batch, which may come with a label."""
-    if isinstance(item, tuple | list) and item:
-        return item[0]
-    if isinstance(item, Mapping):
-        for key in ("image", "img", "pixel_values"):
-            if key in item:
-                return item[key]
-        raise TypeError(
-            f"no image in an item with the keys {list(item)}; expected image, img or pixel_values"
-        )
-    return item
-
-
-def _chw(image: Any) -> Tensor:
-    """One image of a data set as a tensor (C, H, W)."""
-    if not isinstance(image, Tensor | np.ndarray):
-        from PIL import Image
-
-        from .folders import to_array
-
-        if not isinstance(image, Image.Image):
-            raise TypeError(
-                f"an item must begin with a tensor, an array or a PIL image, got {type(image).__name__}"
-            )
-        image = to_array(image)
-    x = _as_tensor(image)
-    if x.ndim not in (2, 3):
-        raise ValueError(f"an image must have 2 or 3 axes, got shape {tuple(x.shape)}")
-    if x.ndim == 2:
-        return x[None]
-    if isinstance(image, Tensor):
-        if _channels_last(x.shape):
-            raise ValueError(f"a tensor of shape {tuple(x.shape)} looks like (H, W, C): make it (C, H, W)")
-        return x
-    if _channels_last(x.shape[::-1]):
-        raise ValueError(f"an array of shape {tuple(x.shape)} looks like (C, H, W): make it (H, W, C)")
-    return x.permute(2, 0, 1)
-
-
-def _pixels_in_memory(data: Any, channel_dim: int | None) -> Tensor | None:
-    """(N, C, H, W) pixels of a tensor, an array, or a data set that is a thin wrapper around one."""
-    if isinstance(data, Tensor | np.ndarray):
-        return _nchw(data, channel_dim)
-    held = getattr(data, "data", None)
-    if not isinstance(held, Tensor | np.ndarray) or str(held.dtype).removeprefix("torch.") != "uint8":
-        return None
-    if any(getattr(data, name, None) is not None for name in ("transform", "transforms")):
-        return None
-    # SVHN holds N × C × H × W, CIFAR N × H × W × C, MNIST N × H × W. The items say which; and whether they
-    # are these pixels at all.
-    x = _as_tensor(held)
-    if len(data) != len(x) or not len(x) or x.ndim not in (3, 4):
-        return None
-    layouts = [x[:, None]] if x.ndim == 3 else [x.permute(0, 3, 1, 2), x]
-    for pixels in layouts:
-        if all(_same(pixels[i], data[i]) for i in (0, len(x) // 2, len(x) - 1)):
-            return pixels
-    return None
-
-
-def _same(pixels: Tensor, item: Any) -> bool:
-    try:
-        return torch.equal(pixels, _chw(_image_of(item)))
-    except (TypeError, ValueError):
-        return False
-
-
-def _nchw(data: Tensor | NDArray[Any], channel_dim: int | None) -> Tensor:
-    x = _as_tensor(data)
-    if x.ndim not in (3, 4):
-        raise ValueError(
-            f"data must be one image or a batch of images, with 3 or 4 axes; got {tuple(x.shape)}"
-        )
-    if channel_dim is None:
-        likely = [d for d in (-3, -1) if x.shape[d] <= 4]
-        if isinstance(data, Tensor) and (-3 in likely or not likely):
-            channel_dim = -3
-        elif isinstance(data, np.ndarray) and len(likely) == 1:
-            channel_dim = likely[0]
-        else:
-            raise ValueError(
-                f"which axis of shape {tuple(x.shape)} holds the channels? Say so: channel_dim=-3 for "
-                "(N, C, H, W), channel_dim=-1 for (N, H, W, C); gray (N, H, W) needs an axis more"
-            )
-    x = x.movedim(channel_dim, -3)
-    return x if x.ndim == 4 else x[None]

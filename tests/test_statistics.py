@@ -35,9 +35,9 @@ from torchvision.transforms import v2
 
 import normtut
 from normtut import ChannelStats, dataset_stats, statistics
+from normtut._exact import Moments, exact_sums
 from normtut.data import PhotoPatches
 from normtut.distributed import run_workers
-from normtut.statistics import Moments, exact_sums
 
 PARTS = ("image_means", "image_stds", "batch_stds")
 
