@@ -112,7 +112,10 @@ def instance_norm(
         raise ValueError(
             f"instance_norm needs more than 1 position per channel, got input of shape {tuple(input.shape)}"
         )
-    x = _by_channel(input, eps, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    x = _by_channel(input, eps, weight=weight, bias=bias)
+    for name, p in (("running_mean", running_mean), ("running_var", running_var)):
+        if p is not None:  # of any dtype, as in torch
+            _check_shape(name, p, tuple(x.shape[1:2]), input)
     if not use_input_stats:
         return _remove_running(input, running_mean, running_var, weight, bias, eps)
     _check_running(running_mean, running_var)
@@ -205,11 +208,8 @@ def rms_norm(
             f"{tuple(normalized_shape)}"
         )
     rows = _rows(input, normalized_shape, eps or 0.0)
-    if weight is not None and weight.shape != tuple(normalized_shape):  # of any dtype, as in torch
-        raise RuntimeError(
-            f"weight must have shape {tuple(normalized_shape)} for input of shape {tuple(input.shape)}, "
-            f"got {tuple(weight.shape)}"
-        )
+    if weight is not None:  # of any dtype, as in torch
+        _check_shape("weight", weight, tuple(normalized_shape), input)
     if eps is None:
         eps = torch.finfo(torch.promote_types(input.dtype, torch.float32)).eps
     params = _shaped((1, -1), weight, None)
@@ -330,12 +330,16 @@ def _check(x: Tensor, shape: tuple[int, ...], eps: float, params: dict[str, Tens
     for name, p in params.items():
         if p is None:
             continue
-        if tuple(p.shape) != shape:
-            raise RuntimeError(
-                f"{name} must have shape {shape} for input of shape {tuple(x.shape)}, got {tuple(p.shape)}"
-            )
+        _check_shape(name, p, shape, x)
         if p.dtype not in (x.dtype, torch.promote_types(x.dtype, torch.float32)):
             raise RuntimeError(f"mixed dtypes: input is {x.dtype}, but {name} is {p.dtype}")
+
+
+def _check_shape(name: str, p: Tensor, shape: tuple[int, ...], x: Tensor) -> None:
+    if tuple(p.shape) != shape:
+        raise RuntimeError(
+            f"{name} must have shape {shape} for input of shape {tuple(x.shape)}, got {tuple(p.shape)}"
+        )
 
 
 def _channels(p: Tensor, ndim: int) -> Tensor:

@@ -375,12 +375,15 @@ def test_onnx_group_normalization():
     np.testing.assert_allclose(F.group_norm(x, 3, w, b).numpy(), y, atol=1e-13)
 
 
-def test_instance_norm_averages_running_statistics_over_samples():
-    x, *_ = _inputs(dtype=torch.float32)
-    ours, theirs = ([torch.zeros(C), torch.ones(C)] for _ in range(2))
+@pytest.mark.parametrize("dtypes", itertools.product([torch.float32, torch.float64], repeat=2), ids=str)
+def test_instance_norm_averages_running_statistics_over_samples(dtypes):
+    x, *_ = _inputs(dtype=dtypes[0])
+    ours, theirs = ([torch.zeros(C, dtype=dtypes[1]), torch.ones(C, dtype=dtypes[1])] for _ in range(2))
     F.instance_norm(x, *ours, momentum=0.3)
     T.instance_norm(x, *theirs, momentum=0.3)
-    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close([t.to(x.dtype) for t in ours], [t.to(x.dtype) for t in theirs])
+    for a, b in itertools.pairwise(K.instance_norm(x, *ours, use_input_stats=False) for K in (F, T)):
+        torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
