@@ -5,6 +5,8 @@ run; a figure is the median over the turns, and a ratio is the median of the rat
 so that whatever else the machine does meets all of them alike. On the CPU with one thread, the default, it
 is processor time that is counted, which other processes disturb least; with more threads, time on the wall.
 
+The last lines sum up each layer by the geometric mean of its ratios, and by the largest.
+
     python -m benchmarks layers
     python -m benchmarks.layers --quick     fewer turns, nothing compiled
 """
@@ -123,15 +125,20 @@ def main(argv: Sequence[str] = ()) -> None:
         print(
             f"{'layer':16}{'input':22}{'torch.nn':>10}{'normtut':>10}{'ratio':>8}{'one-pass':>10}{'ratio':>8}"
         )
+        ratios: dict[str, list[float]] = {}
         for name, shape, make in rows():
             t = compare({k: make(k).to(device) for k in ("torch", "ours", "one-pass")}, shape, turns, device)
+            ratios.setdefault(name, []).append(_ratio(t["ours"], t["torch"]))
             ms = {k: f"{1e3 * statistics.median(v):.2f} ms" for k, v in t.items()}
             print(
                 f"{name:16}{'×'.join(map(str, shape)):22}{ms['torch']:>10}{ms['ours']:>10}"
-                f"{_ratio(t['ours'], t['torch']):>8.2f}{ms['one-pass']:>10}"
+                f"{ratios[name][-1]:>8.2f}{ms['one-pass']:>10}"
                 f"{_ratio(t['one-pass'], t['torch']):>8.2f}",
                 flush=True,
             )
+        print("\nRatio of each layer over its inputs")
+        for name, found in ratios.items():
+            print(f"{name:16}mean {statistics.geometric_mean(found):.2f}, largest {max(found):.2f}")
         if options.quick:
             continue
         print(f"\nUnder torch.compile, {device}")
