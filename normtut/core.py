@@ -98,8 +98,8 @@ def normalize(x: Tensor, mean: Stats, std: Stats) -> Tensor:
     """
     mean, divisor = _as_stats("mean", mean, x), _as_stats("std", std, x)
     if not isinstance(std, Tensor):
-        numbers = np.asarray(std, np.float64 if divisor.dtype == torch.float64 else np.float32)
-        if not (np.isfinite(numbers) & (numbers != 0)).all():  # 1e-60 is zero in float32
+        limits = torch.finfo(divisor.dtype)  # 1e-60 is zero in float32
+        if not all(limits.tiny <= abs(s) <= limits.max for s in _listed(std)):
             raise ValueError(f"std must be finite and not zero in {divisor.dtype}, got {std}")
     return ((_at_least_float32(x) - mean) / divisor).to(x.dtype)
 
@@ -194,6 +194,16 @@ def _check_float(name: str, x: Tensor) -> None:
             f"{name} must be floating point, got {x.dtype} of shape {tuple(x.shape)}; "
             "divide uint8 pixels by 255 first (torchvision's v2.ToDtype(torch.float32, scale=True))"
         )
+
+
+def _listed(numbers: Any) -> list[float]:
+    """In plain Python as far as it goes, which `torch.compile` follows."""
+    if isinstance(numbers, (int, float)):
+        return [float(numbers)]
+    if isinstance(numbers, (tuple, list)):
+        return [number for part in numbers for number in _listed(part)]
+    flat: list[float] = np.asarray(numbers, np.float64).ravel().tolist()
+    return flat
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

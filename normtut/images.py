@@ -94,11 +94,12 @@ class _ChannelAffine(v2.Transform):  # type: ignore[misc]  # torchvision is unty
 
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
         self._check_image(inpt)
-        x = inpt.as_subclass(Tensor)
+        typed = isinstance(inpt, tv_tensors.TVTensor)
+        x = inpt.as_subclass(Tensor) if typed else inpt  # torch.compile follows no cast of a plain tensor
         y = self._affine(x)
         if self.inplace:
             y = x.copy_(y)
-        return tv_tensors.wrap(y, like=inpt) if isinstance(inpt, tv_tensors.TVTensor) else y
+        return tv_tensors.wrap(y, like=inpt) if typed else y
 
     # torchvision < 0.21 calls these two by their old, private names.
     _check_inputs = check_inputs

@@ -172,9 +172,12 @@ def test_moments_and_normalize_compile_into_one_graph_and_vmap():
         compiled = torch.compile(standard, fullgraph=True, backend="aot_eager")
         torch.testing.assert_close(compiled(x), standard(x))
         torch.testing.assert_close(torch.vmap(standard)(x[None])[0], standard(x))
-    constants = lambda x: normalize(x, [0.5] * 3, [0.25] * 3)  # noqa: E731
-    torch.testing.assert_close(torch.compile(constants, backend="aot_eager")(x), constants(x))
-    torch.testing.assert_close(torch.vmap(constants)(x), constants(x))
+    for mean, std in (([0.5] * 3, [0.25] * 3), (0.5, 0.25)):
+        for f in (normalize, denormalize):
+            constants = lambda x, f=f, mean=mean, std=std: f(x, mean, std)  # noqa: E731
+            compiled = torch.compile(constants, fullgraph=True, backend="aot_eager")
+            torch.testing.assert_close(compiled(x), constants(x))
+            torch.testing.assert_close(torch.vmap(constants)(x), constants(x))
 
 
 def test_inverse_stats_of_tensors_must_have_the_same_shape():

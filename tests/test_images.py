@@ -126,6 +126,14 @@ def test_inside_compose_and_dataloader_workers():
     assert np.array_equal(restored.permute(0, 2, 3, 1).numpy(), patches.data[:16])
 
 
+@pytest.mark.parametrize("transform", [Normalize(*IMAGENET), InverseNormalize(*IMAGENET)], ids=repr)
+def test_compiles_into_one_graph(transform):
+    """As a model's first layer does."""
+    x = torch.rand(2, 3, 4, 4)
+    compiled = torch.compile(transform, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), transform(x))
+
+
 def test_gradients_flow():
     x = torch.rand(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(Normalize(*IMAGENET), x)
