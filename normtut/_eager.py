@@ -53,7 +53,7 @@ class Standardize(torch.autograd.Function):
         eps_ = torch.full((), eps, dtype=wide, device=x.device)
         for x_, w_, b_, mean_, norm_, rstd_, y_ in _pieces(x, dim, weight, bias, mean, norm, rstd, y):
             if center:
-                torch.mean(x_, dim, keepdim=True, dtype=wide, out=mean_)
+                _mean(x_, dim, out=mean_)
             z = _centred(x_, mean_, y_)
             _norm(z, dim, out=norm_)
             torch.addcmul(eps_, norm_, norm_, value=1 / m, out=rstd_).rsqrt_()
@@ -257,6 +257,15 @@ def _gradients_in_pieces(
 def _centred(x: Tensor, mean: Tensor, room: Tensor) -> Tensor:
     """x − mean in the type of the mean: in ``room`` where that type fits, which spares a buffer."""
     return torch.sub(x, mean, out=room) if room.dtype == mean.dtype else x - mean
+
+
+def _mean(x: Tensor, dim: tuple[int, ...], out: Tensor) -> None:
+    """Along one axis after the other where they are apart in memory: at once is slow, and loses digits."""
+    if not x.is_contiguous():
+        for d in dim[:0:-1]:
+            x = torch.mean(x, d, keepdim=True, dtype=out.dtype)
+        dim = dim[:1]
+    torch.mean(x, dim, keepdim=True, dtype=out.dtype, out=out)
 
 
 def _norm(z: Tensor, dim: tuple[int, ...], out: Tensor) -> None:

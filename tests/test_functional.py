@@ -375,7 +375,7 @@ def test_onnx_group_normalization():
     np.testing.assert_allclose(F.group_norm(x, 3, w, b).numpy(), y, atol=1e-13)
 
 
-@pytest.mark.parametrize("dtypes", itertools.product([torch.float32, torch.float64], repeat=2), ids=str)
+@pytest.mark.parametrize("dtypes", list(itertools.product([torch.float32, torch.float64], repeat=2)), ids=str)
 def test_instance_norm_averages_running_statistics_over_samples(dtypes):
     x, *_ = _inputs(dtype=dtypes[0])
     ours, theirs = ([torch.zeros(C, dtype=dtypes[1]), torch.ones(C, dtype=dtypes[1])] for _ in range(2))
@@ -405,6 +405,17 @@ def test_a_mean_ten_thousand_times_the_std(name, device):
     # float32 keeps 1e4 to ±0.0005, and the mean with it: that much of a std, and its trace in the sums.
     for o, t in zip(ours, truth, strict=True):
         assert (o - t).abs().max() <= 2e-3 * max(1.0, t.abs().max().item())
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("name", ["batch", "instance", "group", "one_group"])
+def test_a_large_mean_in_any_memory_format(name, memory):
+    """Torch adds up the values of axes that are apart in memory one after the other."""
+    x = torch.randn(1, C, 300, 200, generator=torch.Generator().manual_seed(0)) + 1e4
+    _, w, b = _inputs(dtype=torch.float32)
+    ours = CALLS[name](F, x.contiguous(memory_format=memory), w, b)
+    truth = CALLS[name](F, x.double(), w.double(), b.double())
+    assert (ours - truth).abs().max() <= 5e-3
 
 
 @pytest.mark.parametrize("name", [n for n in CALLS if "eval" not in n])
