@@ -122,7 +122,7 @@ def _nchw(data: Tensor | NDArray[Any], channel_dim: int | None) -> Tensor:
         )
     if channel_dim is None:
         likely = [d for d in (-3, -1) if x.shape[d] <= 4]
-        if isinstance(data, Tensor) and (-3 in likely or not likely):
+        if isinstance(data, Tensor) and (-3 in likely or (not likely and x.ndim == 4)):
             channel_dim = -3
         elif isinstance(data, np.ndarray) and len(likely) == 1:
             channel_dim = likely[0]

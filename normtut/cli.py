@@ -27,12 +27,27 @@ every number of workers and processes. Several processes share the files:
 
     torchrun --standalone --nproc-per-node 4 -m normtut stats PATH
 
-exit status: 0 all files counted, 1 some skipped or a failure, 2 wrong usage, 130 interrupted (partial result)
+exit status: 0 all files counted, 1 some skipped or a failure, 2 wrong usage,
+130 interrupted (partial result), 141 nobody reads the output any more
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
+    try:
+        try:
+            return _main(argv)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # while a broken pipe can still be caught
+    except BrokenPipeError:
+        with suppress(OSError):
+            # The interpreter flushes once more as it ends; what is left must not fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13  # what a shell reports of a command that SIGPIPE has ended
+
+
+def _main(argv: Sequence[str] | None) -> int:
     # A file name need not be text, nor a terminal know "×": neither may cost the result of a long run.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what has replaced it may be anything

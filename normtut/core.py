@@ -216,6 +216,8 @@ def _as_stats(name: str, stats: Stats, x: Tensor) -> Tensor:
     if isinstance(stats, Tensor):
         t = stats.to(x.device)
     else:
+        if isinstance(stats, np.ndarray):  # torch takes none that is reversed or of the other byte order
+            stats = np.array(stats, stats.dtype.newbyteorder("="), order="C")
         t = torch.as_tensor(np.asarray(stats), device=x.device)
     if not t.is_floating_point():
         t = t.double()

@@ -9,7 +9,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext, redirect_stderr, suppress
 from functools import cache
 from pathlib import Path
@@ -61,11 +61,19 @@ def photos(*names: str) -> dict[str, Tensor]:
 
     Raises:
         KeyError: for an unknown name; it lists the known ones.
+        TypeError: for what is no name, such as a list of names.
     """
-    unknown = [n for n in names if n not in _PHOTOS]
-    if unknown:
-        raise KeyError(f"no photo named {', '.join(map(repr, unknown))}; there are {', '.join(_PHOTOS)}")
+    _check_names("photo", names, _PHOTOS)
     return {name: torch.from_numpy(_photo(name).copy()).permute(2, 0, 1) for name in names or _PHOTOS}
+
+
+def _check_names(kind: str, names: tuple[str, ...], known: Collection[str]) -> None:
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"names are given one by one, as strings: {kind}s('a', 'b'); got {name!r}")
+    unknown = [n for n in names if n not in known]
+    if unknown:
+        raise KeyError(f"no {kind} named {', '.join(map(repr, unknown))}; there are {', '.join(known)}")
 
 
 @cache
@@ -94,11 +102,10 @@ def styles(*names: str) -> dict[str, Tensor]:
 
     Raises:
         KeyError: for an unknown name; it lists the known ones.
+        TypeError: for what is no name, such as a list of names.
     """
     known = [*DRAWINGS, *_TEXTURES]
-    unknown = [n for n in names if n not in known]
-    if unknown:
-        raise KeyError(f"no style named {', '.join(map(repr, unknown))}; there are {', '.join(known)}")
+    _check_names("style", names, known)
     return {name: torch.from_numpy(_style(name).copy()).permute(2, 0, 1) for name in names or known}
 
 
@@ -189,12 +196,15 @@ class PhotoPatches(Dataset[tuple[Any, int]]):
         transform: called with the PIL image of each item.
 
     Raises:
+        TypeError: if ``train`` is no bool.
         ValueError: if ``size`` is not between 1 and 300.
     """
 
     def __init__(
         self, train: bool = True, size: int = 32, transform: Callable[[Any], Any] | None = None
     ) -> None:
+        if not isinstance(train, bool | np.bool_):  # "test" would be true, and select both parts
+            raise TypeError(f"train must be True (training part) or False (test part), got {train!r}")
         if not 1 <= size <= 300:
             raise ValueError(f"size must be between 1 and 300 pixels, got {size}")
         self.train, self.transform = train, transform

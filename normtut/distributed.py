@@ -56,16 +56,21 @@ def merge_moments(counts: Tensor, means: Tensor, m2s: Tensor) -> tuple[Tensor, T
             empty).
 
     Returns:
-        ``(count, mean, m2)`` of the whole, in the dtype of ``means``; computed in float64.
+        ``(count, mean, m2)`` of the whole, in the dtype of ``means`` (float64 for integers); computed in
+        float64.
 
     Raises:
-        ValueError: if the shapes do not fit, or all parts are empty.
+        ValueError: if the shapes do not fit, a count is negative, or all parts are empty.
     """
     if counts.ndim != 1 or means.shape != m2s.shape or means.shape[:1] != counts.shape:
         raise ValueError(
             "counts, means and m2s must have shapes (P,), (P, …) and (P, …), "
             f"got {tuple(counts.shape)}, {tuple(means.shape)} and {tuple(m2s.shape)}"
         )
+    if bool((counts < 0).any()):
+        raise ValueError(f"counts must not be negative, got {counts.tolist()}")
+    if not means.is_floating_point():
+        means, m2s = means.double(), m2s.double()
     count = counts.sum()
     if not count > 0:
         raise ValueError(f"counts {counts.tolist()} are those of an empty whole, which has no mean")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -71,10 +72,12 @@ def check(name: str, attempt: Callable[..., Any]) -> bool:
             print(f"✗ {name}: {where} raised {type(error).__name__}: {error}")
             return _explain(f"The task: {exercise.task}", args)
         problem = _difference(result, expected, exercise.atol)
-        if problem is None and not all(_same(a, b) for a, b in zip(args, given, strict=True)):
-            problem = "changes its input in place; work on a copy"
+        if problem is None and not _same(args, given):
+            # No mistake to look for: the result is right, and a mistake may agree with it in this case.
+            print(f"✗ {name}: {where} changes its input in place; work on a copy.")
+            return False
         if problem:
-            print(f"✗ {name}: {where} {problem}")
+            print(f"✗ {name}: {where}{',' if problem.startswith('result ') else ''} {problem}")
             for explanation, mistake in exercise.mistakes.items():
                 if _difference(result, mistake(*_copy(args)), exercise.atol) is None:
                     return _explain(f"It looks as if you {explanation}.")
@@ -103,6 +106,8 @@ def _describe(a: Any) -> str:
     if isinstance(a, Tensor | np.ndarray):
         kind = "tensor" if isinstance(a, Tensor) else "array"
         return f"a {a.dtype} {kind} of shape {tuple(a.shape)}"
+    if isinstance(a, list):
+        return f"[{', '.join(map(_describe, a))}]"
     return repr(a)
 
 
@@ -111,9 +116,13 @@ def _copy(args: Args) -> Args:
 
 
 def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor):
-        return torch.equal(a, b)
-    return np.array_equal(a, b) if isinstance(a, np.ndarray) else True
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, tuple | list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, Tensor):  # torch.equal raises where devices or dtypes differ
+        return a.device == b.device and a.dtype == b.dtype and torch.equal(a, b)
+    return np.array_equal(a, b)
 
 
 def _difference(result: Any, expected: Any, atol: float) -> str | None:
@@ -121,14 +130,20 @@ def _difference(result: Any, expected: Any, atol: float) -> str | None:
     if isinstance(expected, tuple | list):
         if not isinstance(result, tuple | list) or len(result) != len(expected):
             return f"should return {len(expected)} results, got {_describe(result)}."
-        problems = (_difference(r, e, atol) for r, e in zip(result, expected, strict=True))
-        return next((p for p in problems if p), None)
-    if isinstance(expected, Tensor) and not isinstance(result, Tensor):
+        for i, (r, e) in enumerate(zip(result, expected, strict=True), start=1):
+            if problem := _difference(r, e, atol):
+                return f"result {i} of {len(expected)} {problem}"
+        return None
+    # A count is right by its value: 8, 8.0 and a tensor of either are the same number of pixels.
+    is_count = isinstance(expected, Tensor) and not expected.ndim and not expected.is_floating_point()
+    if isinstance(expected, Tensor) and not isinstance(result, (Tensor | Real) if is_count else Tensor):
         return f"should return a tensor, got {type(result).__name__}."
     r, e = torch.as_tensor(result), torch.as_tensor(expected)
+    if r.device != e.device:
+        return f"should return a tensor on {e.device}, got {r.device}."
     if r.shape != e.shape:
         return f"should return shape {tuple(e.shape)}, got {tuple(r.shape)}."
-    if isinstance(expected, Tensor) and r.dtype != e.dtype:
+    if isinstance(expected, Tensor) and r.dtype != e.dtype and not is_count:
         return f"should return {e.dtype}, got {r.dtype}."
     if not e.numel():
         return None
@@ -164,9 +179,13 @@ def _stats_cases(g: torch.Generator) -> Iterator[Args]:
 
 def _opencv_cases(g: torch.Generator) -> Iterator[Args]:
     """Pictures as ``cv2.imread`` returns them; in one of them H = W = C: wrong axes fit as well."""
-    for height, width in ((4, 5), (3, 3), (1, 7)):
+    for height, width, stats in (
+        (4, 5, images.IMAGENET),
+        (3, 3, ((0.2, 0.6, 0.4), (0.3, 0.1, 0.2))),  # not ImageNet's, which may be written into a solution
+        (1, 7, ((0.5, 0.4, 0.3), (0.5, 0.25, 0.4))),
+    ):
         bgr = torch.randint(256, (height, width, 3), generator=g, dtype=torch.uint8).numpy()
-        yield bgr, *images.IMAGENET
+        yield bgr, *stats
 
 
 def _from_opencv(bgr: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -190,13 +209,21 @@ def _byte_cases(g: torch.Generator) -> Iterator[Args]:
 
 
 def _batches_cases(g: torch.Generator) -> Iterator[Args]:
-    """Lists of batches (N, C, H, W): the last one smaller, the second half of the images brighter."""
-    for sizes, hw in (([4, 4, 1], 6), ([3], 4), ([1, 2, 3], 5)):
-        yield ([torch.rand(n, 3, hw, hw, generator=g).double() + i for i, n in enumerate(sizes)],)
+    """Lists of batches (N, C, H, W): the last one smaller, later ones brighter; at last all far from 0."""
+    for sizes, hw, offset in (([4, 4, 1], 6, 0), ([3], 4, 0), ([1, 2, 3], 5, 0), ([2, 3], 5, 1e6)):
+        yield ([torch.rand(n, 3, hw, hw, generator=g).double() + i + offset for i, n in enumerate(sizes)],)
 
 
 def _dataset_std(batches: Sequence[Tensor]) -> Tensor:
     return core.moments(torch.cat(list(batches)), (0, 2, 3), keepdim=False)[1]
+
+
+def _cancelling_std(batches: Sequence[Tensor]) -> Tensor:
+    n, total, squares = 0, torch.tensor(0.0), torch.tensor(0.0)
+    for x in batches:
+        n += x[:, 0].numel()
+        total, squares = total + x.sum((0, 2, 3)), squares + (x**2).sum((0, 2, 3))
+    return (squares / n - (total / n) ** 2).sqrt()
 
 
 def _feature_cases(*, params: bool) -> Callable[[torch.Generator], Iterator[Args]]:
@@ -227,9 +254,9 @@ def _axes_cases(g: torch.Generator) -> Iterator[Args]:
 
 
 def _ghost_cases(g: torch.Generator) -> Iterator[Args]:
-    for n, size in ((6, 2), (6, 3), (4, 4)):
+    for n, size, eps in ((6, 2, 0.1), (6, 3, 0.5), (4, 4, 0.01)):
         x = torch.rand((n, 3, 2, 3), generator=g) + torch.rand((n, 3, 1, 1), generator=g)
-        yield x, size, 0.1
+        yield x, size, eps
 
 
 def _token_cases(*, bias: bool) -> Callable[[torch.Generator], Iterator[Args]]:
@@ -249,14 +276,15 @@ def _token_cases(*, bias: bool) -> Callable[[torch.Generator], Iterator[Args]]:
 
 
 def _group_cases(g: torch.Generator) -> Iterator[Args]:
-    for x, eps in _feature_cases(params=False)(g):
-        yield torch.cat([x, x.flip(0) + 1, x * 2], dim=1), 3, eps
+    # 9, 12 and 6 channels: neither the number of groups nor their size stays the same.
+    for (x, eps), groups in zip(_feature_cases(params=False)(g), (3, 6, 2), strict=True):
+        yield torch.cat([x, x.flip(0) + 1, x * 2], dim=1), groups, eps
 
 
 def _running_cases(g: torch.Generator) -> Iterator[Args]:
-    for x, _ in _feature_cases(params=False)(g):
+    for (x, _), momentum in zip(_feature_cases(params=False)(g), (0.1, 0.3, 0.05), strict=True):
         mean, var = torch.rand(2, x.shape[1], generator=g, dtype=x.dtype)
-        yield mean, var, x, 0.1
+        yield mean, var, x, momentum
 
 
 def _folding_cases(g: torch.Generator) -> Iterator[Args]:
@@ -316,8 +344,8 @@ _EPS_FORGOTTEN = "forgot eps"
 
 
 def _part_cases(g: torch.Generator) -> Iterator[Args]:
-    """Parts of uneven size, one of them empty, with means far from 0."""
-    for counts, offset in (([3, 5], 0.0), ([1, 1, 8], 100.0), ([0, 4, 2], 5.0)):
+    """Parts of uneven size, one of them empty, with means far from 0 and, at last, very far."""
+    for counts, offset in (([3, 5], 0.0), ([1, 1, 8], 100.0), ([0, 4, 2], 5.0), ([3, 5], 1e6)):
         parts = [
             torch.randn(n, 4, generator=g, dtype=torch.float64) + offset + i for i, n in enumerate(counts)
         ]
@@ -333,6 +361,8 @@ def _common_mean(counts: Tensor, means: Tensor) -> Tensor:
 def _merged(counts: Tensor, means: Tensor, m2s: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return counts.sum(), mean, (m2s + counts[:, None] * (means - mean).square()).sum(0)
 
+
+_CANCELS = "subtracted two nearly equal numbers, Σx²/n − (Σx/n)² or its like, and lost the digits"
 
 _EXERCISES = {
     "dataset_std": Exercise(
@@ -361,6 +391,7 @@ _EXERCISES = {
             "divided by n − 1, as torch.std does unless told otherwise": (
                 lambda bs: torch.cat(list(bs)).std((0, 2, 3))
             ),
+            _CANCELS: _cancelling_std,
         },
     ),
     "normalize": Exercise(
@@ -516,6 +547,9 @@ _EXERCISES = {
             ),
             "turned the momentum round (in PyTorch it is the weight of the new value) and kept the biased "
             "variance": lambda m, v, x, momentum: _new_running(m, v, x, 1 - momentum, correction=0),
+            "returned the variance before the mean": (
+                lambda m, v, x, momentum: _new_running(m, v, x, momentum, correction=1)[::-1]
+            ),
         },
     ),
     "fold_batch_norm": Exercise(
@@ -688,6 +722,11 @@ _EXERCISES = {
                 n.sum(),
                 _common_mean(n, m),
                 _merged(n, m, m2, _common_mean(n, m))[2] / n.sum(),
+            ),
+            _CANCELS: lambda n, m, m2: (
+                n.sum(),
+                _common_mean(n, m),
+                (m2 + n[:, None] * m**2).sum(0) - n.sum() * _common_mean(n, m) ** 2,
             ),
         },
     ),

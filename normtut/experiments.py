@@ -150,7 +150,12 @@ def network(norm: str, classes: int, *, groups: int = 8, channels: int = 32) -> 
 
     >>> [type(m).__name__ for m in network("group", 11)[:3]]
     ['Conv2d', 'GroupNorm', 'ReLU']
+
+    Raises:
+        ValueError: for an unknown norm; it lists the known ones.
     """
+    if norm not in NORMS:
+        raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}")
     layers: list[nn.Module] = []
     for i, stride in enumerate((2, 2, 1, 2, 1)):  # 32 → 16 → 8 → 8 → 4 → 4 pixels
         conv = nn.Conv2d(channels if i else 3, channels, 3, stride, padding=1, bias=norm in ("none", "tanh"))
@@ -168,7 +173,14 @@ def train(
     Goyal et al. 2017) that falls to zero along a cosine; gradients clipped at norm 1; random mirroring. The
     same for every norm, so that the norm is the only difference, and the same number of epochs for every
     batch size.
+
+    Raises:
+        ValueError: for an unknown norm, or a batch size that is not between 1 and the number of images.
     """
+    if not 1 <= batch_size <= len(data.x):  # an incomplete batch is dropped: no step would be taken
+        raise ValueError(
+            f"batch_size must be between 1 and {len(data.x)}, the number of images, got {batch_size}"
+        )
     torch.manual_seed(seed)  # on the CPU alone: small batches leave a GPU waiting
     model = network(norm, int(data.y.max()) + 1, groups=groups)
     rate, total, step = 0.1 * batch_size / 32, epochs * (len(data.x) // batch_size), 0

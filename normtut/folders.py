@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .statistics import ChannelStats, Ints, from_level_sums, one_batch, progress_bar
+from .statistics import ChannelStats, Ints, constant_channels, from_level_sums, one_batch, progress_bar
 
 __all__ = ["FileError", "Report", "image_files", "scan", "to_array"]
 
@@ -102,6 +102,8 @@ class Report:
             listed = "; ".join(str(e) for e in self.skipped[:3])
             more = f"; and {len(self.skipped) - 3} more" if len(self.skipped) > 3 else ""
             found.append(f"{len(self.skipped)} files were skipped: {listed}{more}")
+        if self.stats.count and (constant := constant_channels(self.stats)):
+            found.append(constant)
         if self.partial:
             found.append("interrupted: this is only a part of the images")
         return found
@@ -201,6 +203,8 @@ def scan(
         if value is not None and value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
     rank, world = share
+    if not 0 <= rank < world:
+        raise ValueError(f"share must be (rank, world size) with 0 <= rank < world size, got {share}")
     files = image_files(path)
     batches = [files[i : i + batch_size] for i in range(0, len(files), batch_size)][rank::world]
     report = Report(
@@ -243,8 +247,11 @@ def to_array(image: Image.Image) -> NDArray[Any]:
     (2, 3, 3)
 
     Raises:
+        TypeError: for what is no PIL image.
         ValueError: for a mode in which there is no agreed level for white.
     """
+    if not isinstance(image, Image.Image):
+        raise TypeError(f"image must be a PIL image, got {type(image).__name__}")
     image, _ = _standard(image)
     return _sixteen_bit(image) if image.mode[0] == "I" else np.asarray(image)
 

@@ -323,6 +323,8 @@ def _rows(x: Tensor, shape: Sequence[int], eps: float, **params: Tensor | None) 
 
 def _check(x: Tensor, shape: tuple[int, ...], eps: float, params: dict[str, Tensor | None]) -> None:
     """Shapes, and the combinations of types that torch allows."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"input must be a tensor, got {type(x).__name__}")
     if not x.is_floating_point():
         raise NotImplementedError(f"input must be floating point, got {x.dtype} of shape {tuple(x.shape)}")
     if not eps >= 0:

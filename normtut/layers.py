@@ -7,8 +7,9 @@ the errors of its namesake in `torch.nn`, so that either can replace the other.
 from __future__ import annotations
 
 import copy
+import operator
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -459,4 +460,4 @@ def fold_batch_norm(conv: nn.Module, bn: nn.Module) -> nn.Module:
 
 
 def _shape(shape: int | Sequence[int]) -> tuple[int, ...]:
-    return (int(shape),) if isinstance(shape, int) else tuple(shape)
+    return tuple(shape) if isinstance(shape, Iterable) else (operator.index(shape),)

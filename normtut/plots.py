@@ -56,7 +56,8 @@ def setup() -> None:
     """Give every figure of a notebook the book's look; call it once, after the imports.
 
     Figures are white in light and dark mode alike. Those that hold photographs are stored as JPEG, all others
-    as PNG: a notebook stays small, and its lines stay sharp.
+    as PNG: a notebook stays small, and its lines stay sharp. Without IPython there is no notebook to store
+    them, and only the look is set.
     """
     import matplotlib as mpl
     import matplotlib.pyplot as plt
@@ -81,8 +82,10 @@ def setup() -> None:
         }
     )
     plt.switch_backend(mpl.get_backend())  # now, since it brings formatters of its own; then come ours
-    from IPython import get_ipython
-
+    try:
+        from IPython import get_ipython
+    except ImportError:  # only the book requires it
+        return
     shell = get_ipython()
     if shell is not None:
         formatters = shell.display_formatter.formatters
@@ -112,10 +115,17 @@ def show(
     Raises:
         ValueError: for floats outside [0, 1] (or NaN) without ``clip``, which ``imshow`` would clip silently;
             for another shape, and for pictures without pixels.
+        TypeError: for pictures that are no tensors.
     """
     import matplotlib.pyplot as plt
 
-    titled = dict(images) if isinstance(images, Mapping) else dict(enumerate(images))
+    try:
+        titled = dict(images) if isinstance(images, Mapping) else dict(enumerate(images))
+    except TypeError as error:
+        raise TypeError(
+            "images must be {title: picture}, a sequence of pictures or a batch, "
+            f"got {type(images).__name__} ({error})"
+        ) from error
     pictures = {title: _as_picture(title, x, clip) for title, x in titled.items()}
     if not pictures:
         raise ValueError("images is empty: there is nothing to show")
@@ -151,9 +161,15 @@ def histograms(
         value_range: lowest and highest value; the common range of all tensors by default.
         ncols: panels in a row; all of them by default.
         height: of a panel, in inches.
+
+    Raises:
+        ValueError: for tensors of another shape, and for those without values.
     """
     import matplotlib.pyplot as plt
 
+    for title, v in x.items():
+        if v.ndim < 3 or v.numel() == 0:
+            raise ValueError(f"{title!r} must be (…, C, H, W) and not empty, got {tuple(v.shape)}")
     channels = {t: v.detach().double().cpu().movedim(-3, 0).flatten(1).numpy() for t, v in x.items()}
     if value_range is None:
         value_range = (min(c.min() for c in channels.values()), max(c.max() for c in channels.values()))
@@ -500,7 +516,8 @@ def _strokes(ax: Axes, histogram: np.ndarray) -> None:
 
 def _as_picture(title: object, x: Tensor, clip: bool) -> np.ndarray:
     """(H, W, 3) or (H, W), uint8 or float in [0, 1]."""
-    a = _channels_last(f"picture {title!r}", x[0] if x.ndim == 4 and len(x) == 1 else x)
+    one = isinstance(x, Tensor) and x.ndim == 4 and len(x) == 1
+    a = _channels_last(f"picture {title!r}", x[0] if one else x)
     if a.dtype == np.uint8:
         return a
     if not clip and not (a.min() >= 0 and a.max() <= 1):
@@ -512,6 +529,8 @@ def _as_picture(title: object, x: Tensor, clip: bool) -> np.ndarray:
 
 
 def _channels_last(name: str, x: Tensor) -> np.ndarray:
+    if not isinstance(x, Tensor):  # of an array, nobody knows on which side its channels are
+        raise TypeError(f"{name} must be a torch.Tensor, channels first, got {type(x).__name__}")
     if x.ndim not in (2, 3) or (x.ndim == 3 and x.shape[0] not in (1, 3)) or x.numel() == 0:
         raise ValueError(f"{name} must be (3, H, W), (1, H, W) or (H, W) and not empty, got {tuple(x.shape)}")
     last = x if x.ndim == 2 else x.movedim(0, -1).squeeze(-1)

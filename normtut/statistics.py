@@ -101,8 +101,9 @@ class ChannelStats:
         Raises:
             TypeError: for any other dtype: there is no agreed level that stands for 1.
             ValueError: for fewer than three axes, another number of channels than before, pixels that look
-                like (…, H, W, C) without a ``channel_dim`` that says so, or NaN or infinity (or anything
-                beyond 1e150) among the floats. Nothing of the batch has been counted then.
+                like (…, H, W, C) without a ``channel_dim`` that says so (floats in a tensor may be a
+                network's features, and are taken at their word), or NaN or infinity (or anything beyond
+                1e150) among the floats. Nothing of the batch has been counted then.
         """
         x = as_tensor(batch)
         if x.ndim < 3:
@@ -137,6 +138,8 @@ class ChannelStats:
         Raises:
             ValueError: if the numbers of channels differ.
         """
+        if not isinstance(other, ChannelStats):
+            raise TypeError(f"other must be ChannelStats, got {type(other).__name__}; images go to update()")
         self._add(other)
         return self
 
@@ -674,12 +677,10 @@ def dataset_stats(
         UserWarning: if a DataLoader leaves images out or repeats some (``drop_last``, a sampler), unless it
             gives one of several processes its share. Also if floats below 0 or above 1 show that the images
             are already normalized, or were not scaled; the statistics are right, but they are those *after*
-            what has been done.
+            what has been done. And if a channel is constant, which no Normalize can divide by.
     """
-    if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
-        raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
-    if not (isinstance(num_workers, int) and num_workers >= 0):
-        raise ValueError(f"num_workers must be an integer of at least 0, got {num_workers!r}")
+    batch_size = None if batch_size is None else _integer("batch_size", batch_size, at_least=1)
+    num_workers = _integer("num_workers", num_workers, at_least=0)
     if channel_dim is not None and not isinstance(data, Tensor | np.ndarray):
         raise ValueError(f"channel_dim is for tensors and arrays only, got a {type(data).__name__}")
     if isinstance(data, str | PathLike):
@@ -702,8 +703,9 @@ def dataset_stats(
             bar.update(part.images)
     if not stats.count:
         raise ValueError(f"data ({type(data).__name__}) holds no images: there are no statistics")
-    if left_out := _left_out(data, stats.images):
-        warnings.warn(left_out, stacklevel=2)
+    for doubt in (_left_out(data, stats.images), constant_channels(stats)):
+        if doubt:
+            warnings.warn(doubt, stacklevel=2)
     if min(stats.min) < 0 or max(stats.max) > 1:
         warnings.warn(
             f"values from {min(stats.min):.4g} to {max(stats.max):.4g}, outside [0, 1]: "
@@ -712,6 +714,23 @@ def dataset_stats(
             stacklevel=2,
         )
     return stats
+
+
+def _integer(name: str, value: Any, at_least: int) -> int:
+    """Also of NumPy, whose integers are none to a DataLoader."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = at_least - 1
+    if number < at_least:
+        raise ValueError(f"{name} must be an integer of at least {at_least}, got {value!r}")
+    return number
+
+
+def constant_channels(stats: ChannelStats) -> str | None:
+    """What to say where a channel never changes."""
+    constant = [c for c, std in enumerate(stats.std) if std == 0]
+    return f"channels {constant} are constant: Normalize cannot divide by their std, 0" if constant else None
 
 
 def progress_bar(total: int | None, show: bool) -> Any:
@@ -734,13 +753,16 @@ def _parts(data: Any, batch_size: int, num_workers: int, levels: bool) -> Iterat
 
     if isinstance(data, DataLoader):
         yield from (_of_batch(batch, data, levels) for batch in data)
-    elif isinstance(data, IterableDataset) or (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
+    elif isinstance(data, IterableDataset) or (
+        hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, bytes | Mapping)
+    ):
         # A worker sends a few integers, not its images.
         collate = partial(_of_items, levels=levels)
         yield from DataLoader(data, batch_size, num_workers=num_workers, collate_fn=collate)
     else:
         raise TypeError(
             f"data must be a Dataset, a DataLoader, a tensor, an array or a folder, got {type(data).__name__}"
+            + (f"; choose one of its parts {list(data)}" if isinstance(data, Mapping) else "")
         )
 
 

@@ -473,6 +473,35 @@ def test_table(folder, capsys):
         ]
 
 
+def test_a_constant_channel_is_a_warning_and_no_failure(tmp_path, capsys):
+    save(tmp_path / "red.png", Image.new("RGB", (4, 4), "red"))
+    assert main(["stats", "--quiet", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    for channel in range(3):
+        assert f"channel {channel} is constant (std 0): Normalize cannot divide by it" in out
+    save(tmp_path / "cat.png")
+    assert scan(tmp_path).warnings() == []
+
+
+@pytest.mark.parametrize("arguments", [["stats", "--quiet", "{}"], ["--help"]])
+def test_it_ends_quietly_when_nobody_reads(tmp_path, arguments):
+    save(tmp_path / "1.png", noise(4, 4, 3))
+    reading, writing = os.pipe()
+    os.close(reading)
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}  # argparse itself hides what fails at once
+    command = [sys.executable, "-m", "normtut", *(a.format(tmp_path) for a in arguments)]
+    try:
+        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, env=buffered)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_an_array_is_no_image():
+    with pytest.raises(TypeError, match="image must be a PIL image, got ndarray"):
+        to_array(noise(4, 4, 3))
+
+
 # -- stopped, shared, killed ----------------------------------------------------------------------------
 
 
@@ -503,6 +532,12 @@ def test_shares_add_up(folder):
     save(folder / "new.png")
     with pytest.raises(ValueError, match="different lists of files"):
         report.merge(scan(folder, share=(1, 2)))
+
+
+@pytest.mark.parametrize("share", [(2, 2), (-1, 2), (0, 0)])
+def test_a_share_that_is_none_is_refused(folder, share):
+    with pytest.raises(ValueError, match=re.escape(f"0 <= rank < world size, got {share}")):
+        scan(folder, share=share)
 
 
 def start(*command, **environment):

@@ -165,6 +165,14 @@ def test_axes_may_be_integers_of_any_kind(dim):
     torch.testing.assert_close(moments(x, dim), moments(x, 1), rtol=0, atol=0)
 
 
+def test_arrays_of_any_memory_layout():
+    """A flipped array, as for channels in the order blue, green, red."""
+    x, mean, std = torch.rand(3, 4, 4), np.array([0.1, 0.2, 0.3]), np.array([0.4, 0.5, 0.6])
+    expected = normalize(x, [0.3, 0.2, 0.1], [0.6, 0.5, 0.4])
+    for kind in (lambda a: a[::-1], lambda a: a[::-1].astype(">f4")):
+        torch.testing.assert_close(normalize(x, kind(mean), kind(std)), expected)
+
+
 def test_moments_and_normalize_compile_into_one_graph_and_vmap():
     x = torch.rand(2, 3, 4, 4)
     for dim in (1, (0, 2), range(-2, 0)):

@@ -32,6 +32,12 @@ def test_an_unknown_photo_names_the_known_ones():
         data.photos("cat", "dog")
 
 
+@pytest.mark.parametrize("known", [data.photos, data.styles])
+def test_names_are_given_one_by_one(known):
+    with pytest.raises(TypeError, match=r"one by one.*got \['brick'\]"):
+        known(["brick"])
+
+
 @pytest.mark.parametrize("size", [16, 32, 64])
 def test_patches_are_cut_from_their_photo_and_none_is_in_both_parts(size):
     train, test = data.PhotoPatches(True, size), data.PhotoPatches(False, size)
@@ -65,6 +71,13 @@ def test_items_are_those_of_cifar10():
     assert patches[0] == (("RGB", (32, 32)), 0)
     with pytest.raises(IndexError):
         patches[len(patches)]
+
+
+@pytest.mark.parametrize("train", ["train", "test", 0, None])
+def test_only_a_bool_tells_the_parts_apart(train):
+    with pytest.raises(TypeError, match=f"train must be True .* got {train!r}"):
+        data.PhotoPatches(train)
+    assert len(data.PhotoPatches(np.bool_(False))) == 285
 
 
 @pytest.mark.parametrize("size", [0, -1, 301])

@@ -370,3 +370,10 @@ def test_an_empty_whole_and_shapes_that_do_not_fit_are_refused():
         merge_moments(torch.tensor([0, 0]), torch.zeros(2, 3), torch.zeros(2, 3))
     with pytest.raises(ValueError, match=r"got \(2,\), \(3,\) and \(3,\)"):
         merge_moments(torch.tensor([1, 2]), torch.zeros(3), torch.zeros(3))
+    with pytest.raises(ValueError, match=r"counts must not be negative, got \[-2, 3\]"):
+        merge_moments(torch.tensor([-2, 3]), torch.zeros(2), torch.zeros(2))
+
+
+def test_merging_integers_does_not_truncate():
+    _, mean, m2 = merge_moments(torch.tensor([2, 3]), torch.tensor([2, 20]), torch.tensor([2, 200]))
+    assert (mean.item(), m2.item()) == (12.8, pytest.approx(590.8))

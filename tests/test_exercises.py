@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from normtut import exercises
+from normtut import exercises, images
 from normtut.exercises import _EXERCISES, check
 
 MISTAKES = [(name, said) for name in _EXERCISES for said in _EXERCISES[name].mistakes]
@@ -56,6 +56,46 @@ def test_changing_an_array_is_noticed(capsys):
 
     assert not check("from_opencv", in_place)
     assert "changes its input in place" in capsys.readouterr().out
+
+
+def test_changing_the_input_is_not_called_another_mistake(capsys):
+    assert not check("to_uint8", lambda x: x.mul_(255).round_().clamp_(0, 255).byte())
+    out = capsys.readouterr().out
+    assert "changes its input in place" in out
+    assert "It looks as if" not in out
+
+
+@pytest.mark.parametrize(
+    "change", [lambda b: b[0].zero_(), lambda b: b.pop(), lambda b: b.append(b[0].float())]
+)
+def test_changing_a_list_or_what_is_in_it_is_noticed(change, capsys):
+    def in_place(batches):
+        std = _EXERCISES["dataset_std"].reference(batches)
+        change(batches)
+        return std
+
+    assert not check("dataset_std", in_place)
+    assert "changes its input in place" in capsys.readouterr().out
+
+
+def test_a_changed_dtype_in_a_list_is_noticed(capsys):
+    def in_place(batches):
+        std = _EXERCISES["dataset_std"].reference(batches)
+        batches[0] = batches[0].float()
+        return std
+
+    assert not check("dataset_std", in_place)
+    assert "changes its input in place" in capsys.readouterr().out
+
+
+def test_a_result_on_another_device_is_reported_not_raised(capsys):
+    assert not check("normalize", lambda x, m, s: torch.empty_like(x, device="meta"))
+    assert "should return a tensor on cpu, got meta." in capsys.readouterr().out
+
+
+def test_constants_of_imagenet_in_the_solution_are_noticed():
+    from_opencv = _EXERCISES["from_opencv"].reference
+    assert not check("from_opencv", lambda picture, mean, std: from_opencv(picture, *images.IMAGENET))
 
 
 def test_opencv_solution_in_numpy_is_accepted(capsys):

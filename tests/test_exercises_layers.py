@@ -59,7 +59,7 @@ SOLUTIONS = {
     "merge": lambda n, m, m2: (
         n.sum(),
         (n.double() @ m) / n.sum(),
-        m2.sum(0) + n.double() @ m**2 - (n.double() @ m) ** 2 / n.sum(),
+        m2.sum(0) + sum(k * (v - (n.double() @ m) / n.sum()) ** 2 for k, v in zip(n, m, strict=True)),
     ),
 }
 
@@ -79,3 +79,52 @@ def test_each_mistake_is_called_by_its_name(name, text, capsys):
 def test_the_task_names_a_function_to_write(name, capsys):
     assert not exercises.check(name, lambda *args: torch.zeros(1))
     assert "The task: " in capsys.readouterr().out
+
+
+# Each right but for one argument, which it takes for the value of the first case.
+IGNORING = {
+    "running_stats": lambda m, v, x, a: SOLUTIONS["running_stats"](m, v, x, 0.1),
+    "group_norm": lambda x, g, eps: SOLUTIONS["group_norm"](x, 3, eps),
+    "group_norm, by size": lambda x, g, eps: SOLUTIONS["group_norm"](x, x.shape[1] // 3, eps),
+    "ghost_batch_norm": lambda x, size, eps: torch.cat(
+        [torch.nn.functional.batch_norm(p, None, None, training=True, eps=0.1) for p in x.split(size)]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IGNORING)
+def test_ignoring_an_argument_is_noticed(name):
+    assert not exercises.check(name.split(",")[0], IGNORING[name])
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor.double, torch.Tensor.int, int, float], ids=str)
+def test_a_count_is_compared_by_its_value(kind, capsys):
+    def merge(n, m, m2):
+        count, *rest = SOLUTIONS["merge"](n, m, m2)
+        return kind(count), *rest
+
+    assert exercises.check("merge", merge), capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wrong", [lambda n: n + 1, lambda n: int(n) + 1, lambda n: n[None], lambda n: "8"])
+def test_a_wrong_count_is_noticed(wrong, capsys):
+    def merge(n, m, m2):
+        count, *rest = SOLUTIONS["merge"](n, m, m2)
+        return wrong(count), *rest
+
+    assert not exercises.check("merge", merge)
+    assert "case 1 of 4, result 1 of 3 " in capsys.readouterr().out
+
+
+def test_a_wrong_dtype_of_a_mean_is_noticed_and_says_which_result(capsys):
+    def merge(n, m, m2):
+        count, mean, total = SOLUTIONS["merge"](n, m, m2)
+        return count, mean.float(), total
+
+    assert not exercises.check("merge", merge)
+    assert "result 2 of 3 should return torch.float64, got torch.float32." in capsys.readouterr().out
+
+
+def test_the_variance_before_the_mean_is_recognised(capsys):
+    assert not exercises.check("running_stats", lambda *args: SOLUTIONS["running_stats"](*args)[::-1])
+    assert "It looks as if you returned the variance before the mean." in capsys.readouterr().out

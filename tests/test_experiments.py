@@ -106,6 +106,17 @@ def test_a_run_repeats_itself_and_follows_its_seed(patches):
     assert not math.isnan(first.recalibrated_error)
 
 
+@pytest.mark.parametrize("batch_size", [-1, 0, 65])
+def test_a_batch_size_that_takes_no_step_is_refused(patches, batch_size):
+    with pytest.raises(ValueError, match=f"batch_size must be between 1 and 64, .* got {batch_size}"):
+        experiments.train(small(patches), "batch", batch_size, epochs=1)
+
+
+def test_an_unknown_norm_names_the_known_ones():
+    with pytest.raises(ValueError, match=r"norm must be one of batch, group, .*tanh, got 'foo'"):
+        experiments.network("foo", 3)
+
+
 def test_training_learns(patches):
     """On 64 patches, in ten epochs, well below the error of guessing."""
     run = experiments.train(small(patches), "group", 4, epochs=10)

@@ -5,6 +5,7 @@ import io
 import pickle
 import warnings
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -66,6 +67,14 @@ def test_training_and_eval_are_torchs(name, kwargs, shape):
         x = 2 * torch.randn(shape, dtype=torch.float64) + 1
         torch.testing.assert_close(_step(ours, x), _step(theirs, x))
         torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
+@pytest.mark.parametrize("name", ["LayerNorm", "RMSNorm"])
+def test_a_shape_may_be_an_integer_of_any_kind(name):
+    for shape in (5, np.int64(5), [5], torch.Size([5])):
+        assert getattr(layers, name)(shape).normalized_shape == (5,)
+    with pytest.raises(TypeError):
+        getattr(layers, name)(2.5)
 
 
 @every_layer

@@ -1,9 +1,12 @@
 """The figures' own arithmetic: what is painted, what is drawn, what is refused."""
 
 import logging
+import sys
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -14,6 +17,13 @@ from normtut import plots
 def _close_figures():
     yield
     plt.close("all")
+
+
+def test_setup_needs_no_ipython(monkeypatch):
+    monkeypatch.setitem(sys.modules, "IPython", None)
+    with mpl.rc_context({"lines.linewidth": 1}):
+        plots.setup()
+        assert mpl.rcParams["lines.linewidth"] == 2
 
 
 class TestPainted:
@@ -98,6 +108,13 @@ class TestShow:
         with pytest.raises(ValueError, match="picture 0 must be"):
             plots.show([torch.zeros(shape)], clip=True)
 
+    @pytest.mark.parametrize("picture", [np.zeros((8, 8)), PIL.Image.new("RGB", (8, 8))])
+    def test_what_is_no_tensor_is_named(self, picture):
+        with pytest.raises(TypeError, match=rf"picture 0 must be a torch.Tensor.*{type(picture).__name__}"):
+            plots.show([picture])
+        with pytest.raises(TypeError, match=r"images must be .* got Image"):
+            plots.show(PIL.Image.new("RGB", (8, 8)))
+
     def test_nothing_to_show(self):
         with pytest.raises(ValueError, match="empty"):
             plots.show([])
@@ -111,6 +128,11 @@ class TestHistograms:
         for step in steps:
             values, edges, _ = step.get_data()
             assert (values * np.diff(edges)).sum() == pytest.approx(1)
+
+    @pytest.mark.parametrize("shape", [(8, 8), (3, 0, 4)])
+    def test_a_wrong_shape_is_named(self, shape):
+        with pytest.raises(ValueError, match=r"'a' must be .* got \(\d, \d"):
+            plots.histograms({"a": torch.rand(shape)})
 
 
 @pytest.mark.parametrize("ncols", [1, 2, 3, 4])

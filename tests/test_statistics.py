@@ -849,7 +849,10 @@ def test_normalized_or_unscaled_images_are_warned_about():
         (torch.zeros(10, 32, 32, 3), ValueError, "which axis .* holds the channels"),
         (np.zeros((10, 3, 32, 3)), ValueError, "which axis"),
         (np.zeros((10, 28, 28), np.uint8), ValueError, "gray .* needs an axis more"),
+        (torch.rand(10, 28, 28), ValueError, "gray .* needs an axis more"),
         (42, TypeError, "got int"),
+        (b"pictures", TypeError, "a folder, got bytes"),
+        ({"train": PATCHES}, TypeError, r"got dict; choose one of its parts \['train'\]"),
         (iter([torch.rand(3, 4, 4)]), TypeError, "got list_iterator"),
         (Items(["x.png"]), TypeError, "a PIL image, got str"),
         (Items([{"picture": 1}]), TypeError, r"no image in an item with the keys \['picture'\]"),
@@ -872,7 +875,7 @@ def test_a_worker_reports_what_is_wrong():
 
 @pytest.mark.parametrize("batch_size", [0, -1, 2.5])
 def test_batch_size_is_checked(batch_size):
-    with pytest.raises(ValueError, match="batch_size must be a positive integer"):
+    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1"):
         dataset_stats(PATCHES, batch_size=batch_size, progress=False)
 
 
@@ -893,6 +896,22 @@ def test_channel_dim_settles_the_layout(tmp_path):
     for folder in (tmp_path, str(tmp_path)):
         with pytest.raises(ValueError, match="channel_dim is for tensors and arrays only"):
             dataset_stats(folder, channel_dim=7, progress=False)
+
+
+def test_a_constant_channel_is_warned_about():
+    x = torch.rand(4, 3, 5, 5)
+    x[:, 1] = 0.5
+    with pytest.warns(UserWarning, match=r"channels \[1\] are constant"):
+        dataset_stats(x, progress=False)
+
+
+def test_integers_of_numpy_are_integers():
+    same(dataset_stats(PATCHES, batch_size=np.int64(7), num_workers=np.int32(0), progress=False))
+
+
+def test_only_statistics_are_merged():
+    with pytest.raises(TypeError, match=r"other must be ChannelStats, got Tensor"):
+        ChannelStats().merge(torch.rand(1, 3, 4, 4))
 
 
 def test_moments_are_a_value():

@@ -562,6 +562,17 @@ def test_the_command_says_what_is_wrong(
     assert {p: p.read_bytes() for p in folder.iterdir()} == before
 
 
+def test_a_folder_hides_no_style(
+    picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(picture.parent)
+    for name in ("waves", "other"):
+        Path(name).mkdir()
+    assert stylize(picture, "waves", "-o", "out.png", "--size", 32) == 0
+    assert stylize(picture, "other", "-o", "2.png") == 2
+    assert "other is a folder, and no style named 'other'" in capsys.readouterr().err
+
+
 def test_a_name_as_long_as_a_file_system_allows(picture: Path) -> None:
     out = picture.with_name("o" * 246 + ".png")
     assert stylize(picture, "waves", "-o", out, "--size", 32) == 0

@@ -114,13 +114,14 @@ def _read(path: str, size: int | None = None) -> torch.Tensor:
 
 
 def _read_style(name: str) -> torch.Tensor:
-    if not Path(name).exists():
+    if not Path(name).exists() or Path(name).is_dir():  # a folder is no picture, and hides no style
         from normtut.data import styles
 
         try:
             return styles(name)[name][None].float() / 255
         except KeyError as error:
-            raise ValueError(f"there is no file {name}, and {error.args[0]}") from None
+            missing = f"{name} is a folder" if Path(name).is_dir() else f"there is no file {name}"
+            raise ValueError(f"{missing}, and {error.args[0]}") from None
     return _read(name)
 
 
