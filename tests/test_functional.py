@@ -377,6 +377,8 @@ def test_onnx_group_normalization():
 
 @pytest.mark.parametrize("dtypes", list(itertools.product([torch.float32, torch.float64], repeat=2)), ids=str)
 def test_instance_norm_averages_running_statistics_over_samples(dtypes):
+    if dtypes[0] != dtypes[1] and VERSION < (2, 14):
+        pytest.skip("older versions of torch.nn.functional.instance_norm refuse other dtypes")
     x, *_ = _inputs(dtype=dtypes[0])
     ours, theirs = ([torch.zeros(C, dtype=dtypes[1]), torch.ones(C, dtype=dtypes[1])] for _ in range(2))
     F.instance_norm(x, *ours, momentum=0.3)
