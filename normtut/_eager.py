@@ -77,8 +77,8 @@ class Standardize(torch.autograd.Function):
         x, weight, bias, mean, rstd = ctx.saved_tensors
         if torch.is_grad_enabled():
             mean, std = _moments(x, ctx.dim, ctx.eps, ctx.center)
-            gradients = _gradients(x, weight, bias, mean, 1 / std, g, ctx.dim, ctx.center)
-        elif torch._C._functorch.is_legacy_batchedtensor(g):
+            rstd = 1 / std
+        if torch.is_grad_enabled() or torch._C._functorch.is_legacy_batchedtensor(g):
             gradients = _gradients(x, weight, bias, mean, rstd, g, ctx.dim, ctx.center)
         else:
             with torch.autocast(g.device.type, enabled=False):  # its matrix products are precise sums
@@ -260,8 +260,8 @@ def _centred(x: Tensor, mean: Tensor, room: Tensor) -> Tensor:
 
 
 def _mean(x: Tensor, dim: tuple[int, ...], out: Tensor) -> None:
-    """Along one axis after the other where they are apart in memory: at once is slow, and loses digits."""
-    if not x.is_contiguous():
+    """Along one axis after the other where they are apart: at once is slow on the CPU, and loses digits."""
+    if not x.is_contiguous() and x.device.type == "cpu":
         for d in dim[:0:-1]:
             x = torch.mean(x, d, keepdim=True, dtype=out.dtype)
         dim = dim[:1]

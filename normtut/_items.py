@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .core import from_numpy
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -76,9 +78,7 @@ def as_tensor(batch: Tensor | NDArray[Any] | Image) -> Tensor:
         return chw(batch)
     if not isinstance(batch, np.ndarray):
         raise TypeError(f"batch must be a tensor, an array or a PIL image, got {type(batch).__name__}")
-    if batch.dtype.byteorder not in "=|" or any(s < 0 for s in batch.strides) or not batch.flags.writeable:
-        batch = batch.astype(batch.dtype.newbyteorder("="))  # torch accepts none of these
-    return torch.from_numpy(batch)
+    return from_numpy(batch)
 
 
 def channels_last(shape: Sequence[int]) -> bool:

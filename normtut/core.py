@@ -13,6 +13,7 @@ from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 __all__ = ["denormalize", "inverse_stats", "moments", "normalize"]
@@ -98,8 +99,9 @@ def normalize(x: Tensor, mean: Stats, std: Stats) -> Tensor:
     """
     mean, divisor = _as_stats("mean", mean, x), _as_stats("std", std, x)
     if not isinstance(std, Tensor):
-        limits = torch.finfo(divisor.dtype)  # 1e-60 is zero in float32
-        if not all(limits.tiny <= abs(s) <= limits.max for s in _listed(std)):
+        limits = torch.finfo(divisor.dtype)
+        zero = limits.tiny * limits.eps / 2  # what is no larger rounds to 0: 1e-60 in float32
+        if not all(zero < abs(s) <= limits.max for s in _listed(std)):
             raise ValueError(f"std must be finite and not zero in {divisor.dtype}, got {std}")
     return ((_at_least_float32(x) - mean) / divisor).to(x.dtype)
 
@@ -206,6 +208,13 @@ def _listed(numbers: Any) -> list[float]:
     return flat
 
 
+def from_numpy(array: NDArray[Any]) -> Tensor:
+    """`torch.from_numpy`, of a copy where that takes none: reversed, read-only or of the other byte order."""
+    if array.dtype.byteorder not in "=|" or any(s < 0 for s in array.strides) or not array.flags.writeable:
+        array = array.astype(array.dtype.newbyteorder("="))
+    return torch.from_numpy(array)
+
+
 def _at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
@@ -215,9 +224,9 @@ def _as_stats(name: str, stats: Stats, x: Tensor) -> Tensor:
     _check_float("x", x)
     if isinstance(stats, Tensor):
         t = stats.to(x.device)
+    elif isinstance(stats, np.ndarray):
+        t = from_numpy(stats).to(x.device)
     else:
-        if isinstance(stats, np.ndarray):  # torch takes none that is reversed or of the other byte order
-            stats = np.array(stats, stats.dtype.newbyteorder("="), order="C")
         t = torch.as_tensor(np.asarray(stats), device=x.device)
     if not t.is_floating_point():
         t = t.double()

@@ -165,6 +165,13 @@ def test_axes_may_be_integers_of_any_kind(dim):
     torch.testing.assert_close(moments(x, dim), moments(x, 1), rtol=0, atol=0)
 
 
+def test_a_std_may_be_as_small_as_the_dtype_goes():
+    smallest = torch.full((), 2.0**-149)
+    assert normalize(smallest, 0.0, smallest.item()) == 1
+    with pytest.raises(ValueError, match="finite and not zero"):
+        normalize(smallest, 0.0, 2.0**-150)
+
+
 def test_arrays_of_any_memory_layout():
     """A flipped array, as for channels in the order blue, green, red."""
     x, mean, std = torch.rand(3, 4, 4), np.array([0.1, 0.2, 0.3]), np.array([0.4, 0.5, 0.6])
