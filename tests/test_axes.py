@@ -8,7 +8,7 @@ from torch import nn
 
 from normtut import functional as F
 from normtut import layers, moments, plots
-from normtut.axes import NORMS, axes_explorer, axes_picture, index_sets
+from normtut.book.axes import NORMS, axes_explorer, axes_picture, index_sets
 
 SHAPE = (3, 6, 4)
 

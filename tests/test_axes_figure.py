@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from test_pages import ROOT, WIDTHS, address, browser, pytestmark, visit  # noqa: F401
 
-from normtut.axes import NORMS, axes_explorer, index_sets
+from normtut.book.axes import NORMS, axes_explorer, index_sets
 
 PAGE = "book/04_axes.html"
 SHAPE = (3, 6, 4)

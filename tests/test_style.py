@@ -19,8 +19,9 @@ from torch import Tensor
 
 from normtut import data, denormalize, moments, normalize
 from normtut.cli import main
+from normtut.cli import stylize as cli
 from normtut.functional import adain
-from normtut.style import StyleNetwork, StyleTransfer, Teacher, cli, content_distance, style_distance
+from normtut.style import StyleNetwork, StyleTransfer, Teacher, content_distance, style_distance
 from normtut.style.transfer import WEIGHTS
 
 ROOT = Path(__file__).parents[1]

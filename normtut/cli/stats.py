@@ -1,25 +1,22 @@
-"""The ``normtut`` command: ``normtut stats``, ``normtut stylize``; ``python -m normtut`` too."""
+"""``normtut stats PATH``: the statistics of a folder of images, from a shell."""
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from . import __version__
-
 if TYPE_CHECKING:
-    from .folders import Report
+    from normtut.folders import Report
 
-__all__ = ["main"]
+__all__ = ["add_parser", "run"]
 
 _STATS = """\
 Statistics of all pixels of the images in a folder and its subfolders: exact, and the same in every digit for
@@ -32,39 +29,8 @@ exit status: 0 all files counted, 1 some skipped or a failure, 2 wrong usage,
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
-    try:
-        try:
-            return _main(argv)
-        finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()  # while a broken pipe can still be caught
-    except BrokenPipeError:
-        with suppress(OSError):
-            # The interpreter flushes once more as it ends; what is left must not fail again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + 13  # what a shell reports of a command that SIGPIPE has ended
-
-
-def _main(argv: Sequence[str] | None) -> int:
-    # A file name need not be text, nor a terminal know "×": neither may cost the result of a long run.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what has replaced it may be anything
-            stream.reconfigure(errors="backslashreplace")
-    parser = argparse.ArgumentParser(prog="normtut", description="Normalization, its inverse and its uses.")
-    parser.add_argument("--version", action="version", version=f"normtut {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_stats(commands)
-    from .style.cli import add_parser
-
-    add_parser(commands)
-    args = parser.parse_args(argv)
-    status: int = args.run(args)
-    return status
-
-
-def _add_stats(commands: Any) -> None:
+def add_parser(commands: Any) -> None:
+    """Add ``stats`` to the subcommands of ``normtut``."""
     parser = commands.add_parser(
         "stats",
         help="mean, std, minimum and maximum of each channel of a folder of images",
@@ -86,7 +52,7 @@ def _add_stats(commands: Any) -> None:
     parser.add_argument(
         "--timeout", type=_positive, default=1800, metavar="S", help="seconds to wait for the other processes"
     )
-    parser.set_defaults(run=_stats)
+    parser.set_defaults(run=run)
 
 
 def _positive(text: str) -> int:
@@ -104,9 +70,10 @@ def _at_least(least: int, text: str) -> int:
     raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text!r}")
 
 
-def _stats(args: argparse.Namespace) -> int:
-    from .folders import FileError, Report, scan
-    from .statistics import gather
+def run(args: argparse.Namespace) -> int:
+    """Do what ``stats`` was asked for; the exit status."""
+    from normtut.folders import FileError, Report, scan
+    from normtut.statistics import gather
 
     with _processes(args) as (rank, world), _stoppable(world) as stop:
         result: Report | OSError | ValueError

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from . import functional as F
+from normtut import functional as F
+from normtut.book.palette import COLORS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -124,8 +125,6 @@ def _block(ax: Axes, sets: Tensor) -> None:
 
 def _colors(sets: Tensor) -> list[str]:
     """A colour for each set, from six hues in three tints; where the hues run out, a tint for each sample."""
-    from .plots import COLORS
-
     total = int(sets.max()) + 1
     cycle = total if total <= 6 else min(6, int(sets[0].max()) + 1)
     return [_tint(COLORS[i % cycle], (0.0, 0.4, 0.68)[i // cycle % 3]) for i in range(total)]

@@ -1,0 +1,1 @@
+"""What only the book needs: figures, exercises, experiments. Nothing outside this folder imports it."""

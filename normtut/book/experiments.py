@@ -1,0 +1,294 @@
+"""What chapter 13 draws: one small network, trained with one norm or another, on two sets of photographs.
+
+The results are in ``experiments.csv`` beside this file: one line a run, in the order of the runs. They come
+from two commands, with three seeds and ten epochs each::
+
+    python -m normtut.experiments                              # data "patches": some 220,000 steps
+    python -m normtut.experiments --images PACS/photo          # data "photo":   some 260,000 steps
+
+Either takes half an hour of one core. The first needs nothing else: it trains on `normtut.data.PhotoPatches`.
+The second trains on the 1,670 photographs of PACS (Li et al. 2017, for research; seven classes; not part of
+this package), shrunk to 32 × 32 pixels. A folder's name becomes the name of its data. CIFAR-10, forty times
+as large, is used if it is on disk or can be downloaded: ``--images cifar10 --epochs 1`` (5 GB of memory).
+
+A line is written as soon as its run ends, and runs that are there are not repeated; so an interrupted session
+goes on where it stopped. Delete the lines to run them anew. `make experiments` is the first command;
+``make experiments ARGS="--images DIR"`` the second.
+
+The network uses torch's fused layers, since there are some 480,000 steps to take. `normtut.layers` computes
+the same function, as ``tests/test_layers.py`` shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from normtut.core import moments, normalize
+from normtut.data import PhotoPatches, cifar10
+
+__all__ = ["NORMS", "DynamicTanh", "Images", "Run", "images", "network", "recalibrate", "results", "train"]
+
+#: Where the results are.
+RESULTS = Path(__file__).with_suffix(".csv")
+
+
+class DynamicTanh(nn.Module):
+    """γ · tanh(α · x) + β: Zhu et al. 2025, instead of a norm; nothing is measured.
+
+    γ and β have one value per channel, α is one number.
+
+    >>> DynamicTanh(8)(torch.full((2, 8, 4, 4), 100.0)).detach().unique()
+    tensor([1.])
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.tensor(0.5))
+        self.weight = nn.Parameter(torch.ones(channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """For x of shape (N, channels, H, W)."""
+        return self.weight * torch.tanh(self.alpha * x) + self.bias
+
+
+#: A norm's name → the layer for so many channels (and groups).
+NORMS: dict[str, Callable[[int, int], nn.Module]] = {
+    "batch": lambda channels, groups: nn.BatchNorm2d(channels),
+    "group": lambda channels, groups: nn.GroupNorm(groups, channels),
+    "layer": lambda channels, groups: nn.GroupNorm(1, channels),
+    "instance": lambda channels, groups: nn.InstanceNorm2d(channels, affine=True),
+    "none": lambda channels, groups: nn.Identity(),
+    "tanh": lambda channels, groups: DynamicTanh(channels),
+}
+
+
+@dataclass(frozen=True)
+class Images:
+    """A labelled image set, normalized by the statistics of its training part."""
+
+    name: str
+    x: Tensor
+    y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+
+
+@dataclass(frozen=True)
+class Run:
+    """One line of the results. Errors are fractions of the images that are given the wrong class."""
+
+    data: str
+    norm: str
+    groups: int
+    batch_size: int
+    seed: int
+    epochs: int
+    error: float
+    train_error: float
+    #: The error after BatchNorm's running statistics were replaced by those of the training set; else NaN.
+    recalibrated_error: float
+    torch: str
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What tells one run from another."""
+        return astuple(self)[:6]
+
+
+def images(source: str | Path | None = None, size: int = 32) -> Images:
+    """The patches of `normtut.data.PhotoPatches`, ``"cifar10"``, or a folder of photographs.
+
+    Photographs are shrunk to ``size`` × ``size`` pixels. Their class is the name of their subfolder, or what
+    stands before the first ``_`` of their own name; every fifth is for testing.
+
+    Raises:
+        ValueError: if the folder holds no JPEG or PNG images of two classes or more.
+        ConnectionError: if CIFAR-10 is neither on disk nor to be downloaded.
+    """
+    if source is None or source == "cifar10":
+        name = "patches" if source is None else "cifar10"
+        parts = [cifar10(t) if source else PhotoPatches(t, size) for t in (True, False)]
+        x, test_x = (torch.from_numpy(p.data).movedim(-1, 1) / 255 for p in parts)
+        y, test_y = (torch.tensor(p.targets) for p in parts)
+    else:
+        name = Path(source).resolve().name
+        pixels, labels = _read(Path(source), size)
+        test = torch.arange(len(pixels)) % 5 == 2
+        x, test_x, y, test_y = pixels[~test], pixels[test], labels[~test], labels[test]
+    mean, std = moments(x, (0, 2, 3))
+    return Images(name, normalize(x, mean, std), y, normalize(test_x, mean, std), test_y)
+
+
+def _read(folder: Path, size: int) -> tuple[Tensor, Tensor]:
+    import PIL.Image
+
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    names = [re.split(r"[/_]", p.relative_to(folder).as_posix())[0] for p in paths]
+    classes = sorted(set(names))
+    if len(classes) < 2:
+        raise ValueError(f"{folder} must hold JPEG or PNG images of two classes or more, found {classes}")
+    box = PIL.Image.Resampling.BOX
+    pixels = [np.asarray(PIL.Image.open(p).convert("RGB").resize((size, size), box)) for p in paths]
+    x = torch.from_numpy(np.stack(pixels)).movedim(-1, 1) / 255
+    return x, torch.tensor([classes.index(n) for n in names])
+
+
+def network(norm: str, classes: int, *, groups: int = 8, channels: int = 32) -> nn.Sequential:
+    """Five 3×3 convolutions, each followed by the norm and a ReLU; then the average, and a linear layer.
+
+    >>> [type(m).__name__ for m in network("group", 11)[:3]]
+    ['Conv2d', 'GroupNorm', 'ReLU']
+
+    Raises:
+        ValueError: for an unknown norm; it lists the known ones.
+    """
+    if norm not in NORMS:
+        raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}")
+    layers: list[nn.Module] = []
+    for i, stride in enumerate((2, 2, 1, 2, 1)):  # 32 → 16 → 8 → 8 → 4 → 4 pixels
+        conv = nn.Conv2d(channels if i else 3, channels, 3, stride, padding=1, bias=norm in ("none", "tanh"))
+        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        layers += [conv, NORMS[norm](channels, groups), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
+
+
+def train(
+    data: Images, norm: str, batch_size: int, *, seed: int = 0, epochs: int = 10, groups: int = 8
+) -> Run:
+    """Train the network on ``data`` and test it.
+
+    SGD with momentum 0.9 and weight decay 1e-4; a learning rate of 0.1 · batch size / 32 (linear scaling:
+    Goyal et al. 2017) that falls to zero along a cosine; gradients clipped at norm 1; random mirroring. The
+    same for every norm, so that the norm is the only difference, and the same number of epochs for every
+    batch size.
+
+    Raises:
+        ValueError: for an unknown norm, or a batch size that is not between 1 and the number of images.
+    """
+    if not 1 <= batch_size <= len(data.x):  # an incomplete batch is dropped: no step would be taken
+        raise ValueError(
+            f"batch_size must be between 1 and {len(data.x)}, the number of images, got {batch_size}"
+        )
+    torch.manual_seed(seed)  # on the CPU alone: small batches leave a GPU waiting
+    model = network(norm, int(data.y.max()) + 1, groups=groups)
+    rate, total, step = 0.1 * batch_size / 32, epochs * (len(data.x) // batch_size), 0
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=1e-4)
+    for _ in range(epochs):
+        for x, y in _batches(data, batch_size):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * (1 + math.cos(math.pi * step / total)) / 2
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            step += 1
+    error, train_error = _error(model, data.test_x, data.test_y), _error(model, data.x, data.y)
+    recalibrated = math.nan
+    if norm == "batch":
+        recalibrate(model, data.x)
+        recalibrated = _error(model, data.test_x, data.test_y)
+    used = groups if norm == "group" else 0
+    version = torch.__version__.split("+")[0]
+    error, train_error, recalibrated = (round(e, 4) for e in (error, train_error, recalibrated))
+    return Run(data.name, norm, used, batch_size, seed, epochs, error, train_error, recalibrated, version)
+
+
+def _batches(data: Images, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch in random order, some images mirrored; what is left at the end is dropped."""
+    order = torch.randperm(len(data.x))
+    mirrored = torch.rand(len(data.x)) < 0.5
+    x = torch.where(mirrored.view(-1, 1, 1, 1), data.x.flip(3), data.x)
+    for i in range(len(order) // size):
+        chosen = order[i * size : (i + 1) * size]
+        yield x[chosen], data.y[chosen]
+
+
+def recalibrate(model: nn.Module, x: Tensor) -> None:
+    """Give every BatchNorm the statistics of ``x`` as a whole (Wu & Johnson 2021, "PreciseBN").
+
+    In one batch: an average over batches of neighbouring images would leave out the variance between batches.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    kept = [m.momentum for m in norms]
+    for m in norms:
+        m.momentum = 1.0
+    with torch.no_grad():
+        model.train()(x)
+    for m, momentum in zip(norms, kept, strict=True):
+        m.momentum = momentum
+    model.eval()
+
+
+def _error(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    model.eval()
+    with torch.no_grad():
+        guessed = torch.cat([model(part).argmax(1) for part in torch.split(x, 2000)])
+    return float((guessed != y).double().mean())
+
+
+def results(path: str | Path = RESULTS) -> list[Run]:
+    """The stored runs.
+
+    >>> run = results()[0]
+    >>> run.norm, run.batch_size, 0 < run.error < 1
+    ('batch', 32, True)
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    types = {f.name: {"int": int, "float": float, "str": str}[str(f.type)] for f in fields(Run)}
+    with path.open(newline="", encoding="utf-8") as file:
+        return [Run(**{k: types[k](v) for k, v in row.items()}) for row in csv.DictReader(file)]
+
+
+def _append(run: Run, path: Path) -> None:
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [f.name for f in fields(Run)], lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(asdict(run))
+
+
+def plan(seeds: Sequence[int], norms: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Arguments of every run: norms × batch sizes, then numbers of groups, seed after seed."""
+    for seed in seeds:
+        for batch_size in (32, 16, 8, 4, 2):
+            for norm in norms:
+                yield {"norm": norm, "batch_size": batch_size, "seed": seed}
+        for groups in (1, 2, 4, 16, 32) if "group" in norms else ():
+            yield {"norm": "group", "batch_size": 8, "seed": seed, "groups": groups}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run what is missing in the results."""
+    parser = argparse.ArgumentParser(description=main.__doc__, prog="python -m normtut.experiments")
+    parser.add_argument(
+        "--images", metavar="DIR", help="a folder of photographs, or cifar10, instead of the patches"
+    )
+    parser.add_argument("--norms", nargs="+", choices=NORMS, default=list(NORMS))
+    parser.add_argument("--seeds", type=int, default=3, help="how many (default: 3)")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)  # such small networks gain nothing from more
+    data = images(options.images)
+    for job in plan(range(options.seeds), options.norms):
+        groups = job.get("groups", 8) if job["norm"] == "group" else 0
+        key = (data.name, job["norm"], groups, job["batch_size"], job["seed"], options.epochs)
+        if key not in {run.key for run in results(options.out)}:
+            run = train(data, **job, epochs=options.epochs)
+            _append(run, options.out)
+            print(*key, f"error {run.error:.3f}", flush=True)

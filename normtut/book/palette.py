@@ -1,0 +1,7 @@
+"""The book's colours."""
+
+#: Okabe & Ito's palette (2008), told apart by people with any of the common colour-vision deficiencies.
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#F0E442")
+
+#: For the red, green and blue channel: members of the same palette, each paired with its own line style.
+RGB = ("#D55E00", "#009E73", "#0072B2")

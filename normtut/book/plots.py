@@ -1,0 +1,570 @@
+"""The book's figures: one look, colours that survive colour blindness, pictures shown as they are."""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .axes import NORMS, AxesExplorer, axes_explorer, axes_picture, index_sets
+from .palette import COLORS, RGB
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "COLORS",
+    "NORMS",
+    "RGB",
+    "AxesExplorer",
+    "axes_explorer",
+    "axes_picture",
+    "bars",
+    "by_rank",
+    "curve_panels",
+    "curves",
+    "error_bars",
+    "histograms",
+    "index_sets",
+    "orientations",
+    "painted",
+    "roundtrip_errors",
+    "scatter",
+    "setup",
+    "show",
+    "stacked",
+]
+
+_DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (5, 5)))
+
+
+def setup() -> None:
+    """Give every figure of a notebook the book's look; call it once, after the imports.
+
+    Figures are white in light and dark mode alike. Those that hold photographs are stored as JPEG, all others
+    as PNG: a notebook stays small, and its lines stay sharp. Without IPython there is no notebook to store
+    them, and only the look is set.
+    """
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+    from cycler import cycler
+
+    mpl.rcParams.update(
+        {
+            "figure.figsize": (6.4, 3.2),
+            "figure.dpi": 110,
+            "figure.facecolor": "white",
+            "savefig.facecolor": "white",
+            "figure.constrained_layout.use": True,
+            "font.size": 11,
+            "axes.prop_cycle": cycler(color=COLORS) + cycler(linestyle=_DASHES),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.25,
+            "lines.linewidth": 2,
+            "legend.frameon": False,
+            "image.interpolation": "nearest",
+        }
+    )
+    plt.switch_backend(mpl.get_backend())  # now, since it brings formatters of its own; then come ours
+    try:
+        from IPython import get_ipython
+    except ImportError:  # only the book requires it
+        return
+    shell = get_ipython()
+    if shell is not None:
+        formatters = shell.display_formatter.formatters
+        formatters["image/png"].for_type(mpl.figure.Figure, _as_png)
+        formatters["image/jpeg"].for_type(mpl.figure.Figure, _as_jpeg)
+
+
+def show(
+    images: Mapping[str, Tensor] | Sequence[Tensor] | Tensor,
+    *,
+    ncols: int | None = None,
+    width: float = 2.1,
+    clip: bool = False,
+) -> Figure:
+    """Draw pictures side by side, each as it is: nothing is rescaled.
+
+    Args:
+        images: ``{title: picture}``, a sequence of pictures, or one batch; each (3, H, W), (1, H, W),
+            (H, W) or a batch of one of these, uint8 or float in [0, 1].
+        ncols: pictures in a row; all of them by default.
+        width: of one picture, in inches.
+        clip: allow floats outside [0, 1], and clip them as ``imshow`` does.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: for floats outside [0, 1] (or NaN) without ``clip``, which ``imshow`` would clip silently;
+            for another shape, and for pictures without pixels.
+        TypeError: for pictures that are no tensors.
+    """
+    import matplotlib.pyplot as plt
+
+    try:
+        titled = dict(images) if isinstance(images, Mapping) else dict(enumerate(images))
+    except TypeError as error:
+        raise TypeError(
+            "images must be {title: picture}, a sequence of pictures or a batch, "
+            f"got {type(images).__name__} ({error})"
+        ) from error
+    pictures = {title: _as_picture(title, x, clip) for title, x in titled.items()}
+    if not pictures:
+        raise ValueError("images is empty: there is nothing to show")
+    ncols = min(ncols or len(pictures), len(pictures))
+    nrows = math.ceil(len(pictures) / ncols)
+    aspect = max(p.shape[0] / p.shape[1] for p in pictures.values())
+    heading = 0.3 if isinstance(images, Mapping) else 0.0
+    fig, axes = plt.subplots(
+        nrows, ncols, squeeze=False, figsize=(width * ncols, (width * aspect + heading) * nrows)
+    )
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, (title, picture) in zip(axes.flat, pictures.items(), strict=False):
+        ax.imshow(picture, cmap="gray", vmin=0, vmax=255 if picture.dtype == np.uint8 else 1)
+        if isinstance(images, Mapping):
+            ax.set_title(title, fontsize=10)
+    return fig
+
+
+def histograms(
+    x: Mapping[str, Tensor],
+    *,
+    bins: int = 64,
+    value_range: tuple[float, float] | None = None,
+    ncols: int | None = None,
+    height: float = 2.2,
+) -> Figure:
+    """Draw the distribution of each channel, one panel for each tensor, on one common horizontal axis.
+
+    Args:
+        x: ``{title: tensor}``, each (…, C, H, W) with C = 3 (drawn in red, green, blue) or 1.
+        bins: number of bins over the range.
+        value_range: lowest and highest value; the common range of all tensors by default.
+        ncols: panels in a row; all of them by default.
+        height: of a panel, in inches.
+
+    Raises:
+        ValueError: for tensors of another shape, and for those without values.
+    """
+    import matplotlib.pyplot as plt
+
+    for title, v in x.items():
+        if v.ndim < 3 or v.numel() == 0:
+            raise ValueError(f"{title!r} must be (…, C, H, W) and not empty, got {tuple(v.shape)}")
+    channels = {t: v.detach().double().cpu().movedim(-3, 0).flatten(1).numpy() for t, v in x.items()}
+    if value_range is None:
+        value_range = (min(c.min() for c in channels.values()), max(c.max() for c in channels.values()))
+    ncols = min(ncols or len(x), len(x))
+    nrows = math.ceil(len(x) / ncols)
+    fig, axes = plt.subplots(
+        nrows, ncols, squeeze=False, sharex=True, sharey=True, figsize=(3.2 * ncols, 0.4 + height * nrows)
+    )
+    for ax, (title, values) in zip(axes.flat, channels.items(), strict=False):
+        colors = RGB if len(values) == 3 else COLORS
+        for c, (v, color, dash) in enumerate(zip(values, colors, _DASHES, strict=False)):
+            density, edges = np.histogram(v, bins=bins, range=value_range, density=True)
+            label = "RGB"[c] if len(values) == 3 else f"channel {c}"
+            ax.stairs(density, edges, color=color, linestyle=dash, linewidth=1.6, label=label)
+        ax.set_title(title, fontsize=11)
+    _finish_columns(axes, len(x), "value")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("density")
+    axes[0, 0].legend(fontsize=9)
+    return fig
+
+
+def painted(x: Tensor) -> tuple[Tensor, list[str]]:
+    """What ``plt.imshow`` makes of a tensor: the pixels that it paints, and what it says about them.
+
+    >>> pixels, messages = painted(torch.tensor([-2.0, 0.0, 0.5, 1.0, 3.0]).expand(3, 1, 5))
+    >>> pixels[0]
+    tensor([[  0,   0, 127, 255, 255]], dtype=torch.uint8)
+    >>> messages[0].split(" (")[0]
+    'Clipping input data to the valid range for imshow with RGB data'
+
+    Nothing is clipped or rescaled here: matplotlib draws on a canvas with one dot for each pixel of the
+    picture, and the dots are read back. Its log messages are caught instead of being written to stderr.
+
+    Args:
+        x: (3, H, W), (1, H, W) or (H, W); any values that ``imshow`` accepts.
+
+    Returns:
+        ``(pixels, messages)``: uint8 of shape (3, H, W), and the texts that matplotlib logged.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    picture = _channels_last("x", x)
+    height, width = picture.shape[:2]
+    dpi = 100  # any will do, as long as one dot is one pixel
+    fig = Figure(figsize=(width / dpi, height / dpi), dpi=dpi)
+    fig.set_layout_engine("none")
+    ax = fig.add_axes((0, 0, 1, 1))
+    ax.set_axis_off()
+    canvas = FigureCanvasAgg(fig)
+    with _log_of("matplotlib.image") as messages:
+        ax.imshow(picture, aspect="auto", interpolation="nearest")
+        canvas.draw()  # type: ignore[no-untyped-call]
+    dots = np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+    return torch.from_numpy(dots).movedim(-1, 0), messages
+
+
+def roundtrip_errors(
+    offsets: Mapping[str, Mapping[str, Tensor]], safe: Mapping[str, tuple[float, float]]
+) -> Figure:
+    """Draw how far from its own level each of the 256 levels comes back, one panel for each recipe.
+
+    Args:
+        offsets: ``{recipe: {label: offsets}}``, each tensor of shape (C, 256) or (256,): what the recipe has
+            just before it drops or rounds the fraction, minus the level that went in.
+        safe: ``{recipe: (low, high)}``: the offsets that still give the right level; drawn as a band.
+    """
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(1, len(offsets), squeeze=False, sharey=True, figsize=(2.9 * len(offsets), 3.0))
+    for ax, (recipe, series) in zip(axes.flat, offsets.items(), strict=True):
+        ax.axhspan(*safe[recipe], color="0.88", zorder=0, label="right level")
+        for (label, offset), color, marker in zip(series.items(), COLORS, "osv^", strict=False):
+            values = offset.detach().double().cpu().reshape(-1, 256)
+            levels = torch.arange(256).expand_as(values)
+            ax.plot(
+                levels.flatten(), values.flatten(), marker, color=color, ms=2.4, ls="", mew=0, label=label
+            )
+        ax.set_title(recipe, fontsize=11)
+        ax.set(xlabel="level that went in", ylim=(-1.15, 1.15), xticks=(0, 64, 128, 192, 255))
+    axes[0, 0].set_ylabel("offset on return, in levels")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9, markerscale=3)
+    return fig
+
+
+def curves(
+    ys: Mapping[str, Sequence[float]],
+    *,
+    x: Sequence[float] | None = None,
+    xlabel: str = "step",
+    ylabel: str = "loss",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw one labelled line for each entry of ``ys``, told apart by colour and by dash."""
+    import matplotlib.pyplot as plt
+
+    ax = plt.subplots()[1] if ax is None else ax
+    for label, y in ys.items():
+        ax.plot(range(len(y)) if x is None else x, y, label=label)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.legend()
+    return ax
+
+
+def curve_panels(
+    panels: Mapping[str, Mapping[str, Sequence[float]]],
+    *,
+    ncols: int | None = None,
+    smooth: int = 1,
+    mark: float | None = None,
+    ylim: tuple[float, float] | None = None,
+    xlabel: str = "step",
+    ylabel: str = "loss",
+) -> Figure:
+    """Draw `curves` side by side on one vertical axis; where a line is NaN, or leaves ``ylim``, it ends.
+
+    Args:
+        panels: ``{title: {label: values}}``; the same labels in all panels.
+        ncols: panels in a row; all of them by default.
+        smooth: each point is the mean of so many values up to it.
+        mark: the height of a gray line, for what guessing would give, for instance.
+        ylim: lowest and highest value.
+        xlabel: of every panel.
+        ylabel: of the first.
+    """
+    import matplotlib.pyplot as plt
+
+    ncols = min(ncols or len(panels), len(panels))
+    nrows = math.ceil(len(panels) / ncols)
+    size = (max(2.3, 6.4 / ncols) * ncols, 2.2 * nrows + 0.4)
+    fig, axes = plt.subplots(nrows, ncols, squeeze=False, sharex=True, sharey=True, figsize=size)
+    for ax, (title, ys) in zip(axes.flat, panels.items(), strict=False):
+        if mark is not None:
+            ax.axhline(mark, color="0.6", linewidth=1, linestyle="-")
+        means = {label: _running_mean(y, smooth) for label, y in ys.items()}
+        curves(means, xlabel=xlabel, ylabel=ylabel, ax=ax)
+        ax.get_legend().remove()
+        ax.set_title(title, fontsize=11)
+        ax.label_outer()
+    _finish_columns(axes, len(panels), xlabel)
+    axes[0, 0].set_ylim(ylim)
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=10)
+    return fig
+
+
+def bars(
+    panels: Mapping[str, Mapping[str, float]],
+    *,
+    xlabel: str = "",
+    marks: Mapping[str, float] | None = None,
+    percent: bool = False,
+) -> Figure:
+    """Draw named values as bars with their numbers written beside them, one panel for each group.
+
+    Args:
+        panels: ``{title: {name: value}}``; the names of the first panel label all of them.
+        xlabel: what a value is.
+        marks: ``{title: value}``, a dotted line in that panel; for what chance would give, for instance.
+        percent: write values as percentages.
+    """
+    import matplotlib.pyplot as plt
+
+    rows = max(map(len, panels.values()))
+    fig, axes = plt.subplots(
+        1, len(panels), squeeze=False, sharey=True, figsize=(3.4 * len(panels), 1.0 + 0.42 * rows)
+    )
+    for ax, (title, values) in zip(axes.flat, panels.items(), strict=True):
+        drawn = ax.barh(list(values), list(values.values()), color=COLORS[: len(values)], height=0.65)
+        ax.bar_label(drawn, [f"{v:.0%}" if percent else f"{v:.3g}" for v in values.values()], padding=3)
+        if marks and title in marks:
+            ax.axvline(marks[title], color="black", linestyle=":", linewidth=1.5)
+        ax.set_title(title, fontsize=11)
+        ax.set_xlabel(xlabel)
+        ax.margins(x=0.16)
+        ax.grid(axis="y", visible=False)
+    axes[0, 0].invert_yaxis()
+    if percent:
+        for ax in axes.flat:
+            ax.set(xlim=(0, 1.15), xticks=(0, 0.5, 1))
+            ax.xaxis.set_major_formatter("{x:.0%}")
+    return fig
+
+
+def stacked(parts: Mapping[str, Sequence[float]], labels: Sequence[str], *, xlabel: str = "") -> Figure:
+    """Draw one bar for each label, made up of the parts, each part with its number.
+
+    Args:
+        parts: ``{name: one value for each label}``.
+        labels: of the bars.
+        xlabel: what the length of a bar is.
+    """
+    import matplotlib.pyplot as plt
+
+    fig, ax = plt.subplots(figsize=(6.4, 1.2 + 0.5 * len(labels)))
+    left = np.zeros(len(labels))
+    for (name, values), color in zip(parts.items(), COLORS, strict=False):
+        drawn = ax.barh(list(labels), values, left=left, label=name, color=color, height=0.65, alpha=0.75)
+        ax.bar_label(drawn, fmt="%.3f", label_type="center", fontsize=9)
+        left = left + np.asarray(values)
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.set_xlabel(xlabel)
+    fig.legend(loc="outside upper center", ncols=len(parts), fontsize=9)
+    return fig
+
+
+def by_rank(panels: Mapping[str, Sequence[Tensor]], *, ylabel: str = "running variance") -> Figure:
+    """Draw one vector for each process as dots, channel by channel, one panel for each way to get them.
+
+    Args:
+        panels: ``{title: [vector of rank 0, vector of rank 1, …]}``, all of the same length.
+        ylabel: what the vectors hold.
+    """
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(1, len(panels), squeeze=False, sharey=True, figsize=(3.4 * len(panels), 2.8))
+    for ax, (title, vectors) in zip(axes.flat, panels.items(), strict=True):
+        for rank, (v, marker, size) in enumerate(zip(vectors, "os^D", (90, 30, 30, 30), strict=False)):
+            ax.scatter(range(len(v)), v.tolist(), size, COLORS[rank], marker, label=f"rank {rank}", zorder=3)
+        ax.set(title=title, xlabel="channel", xticks=range(len(v)))
+    axes[0, 0].set_ylabel(ylabel)
+    axes[0, 0].legend()
+    return fig
+
+
+def scatter(panels: Mapping[str, Tensor], *, marks: Tensor | None = None, limit: float) -> Figure:
+    """Draw points of the plane, one panel for each tensor (N, 2), from −``limit`` to ``limit`` on both axes.
+
+    Args:
+        panels: ``{title: points}``.
+        marks: points (M, 2) drawn as circles in every panel.
+        limit: half the width of a panel; points beyond it are drawn on its edge.
+    """
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(1, len(panels), squeeze=False, sharey=True, figsize=(3.0 * len(panels), 3.1))
+    for ax, (title, points) in zip(axes.flat, panels.items(), strict=True):
+        if marks is not None:
+            ax.plot(*marks.detach().cpu().T, "o", color=COLORS[1], ms=13, mfc="none", mew=2)
+        x, y = points.detach().cpu().clamp(-limit, limit).T
+        ax.plot(x, y, ".", color=COLORS[0], ms=2.5, ls="")
+        ax.set(
+            title=title,
+            aspect="equal",
+            xlim=(-1.05 * limit, 1.05 * limit),
+            ylim=(-1.05 * limit, 1.05 * limit),
+        )
+    return fig
+
+
+def error_bars(
+    panels: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]],
+    *,
+    xlabel: str,
+    ylabel: str = "test error",
+) -> Figure:
+    """Draw the mean of repeated runs as a line, and a bar from the lowest run to the highest.
+
+    Args:
+        panels: ``{title: {label: {x: values of the runs}}}``, the same labels and x in all panels; the x are
+            drawn on a logarithmic axis of base 2.
+        xlabel: of every panel.
+        ylabel: of the first.
+    """
+    import matplotlib.pyplot as plt
+
+    size = (6.4 if len(panels) == 1 else 3.8 * len(panels), 3.6)
+    fig, axes = plt.subplots(1, len(panels), squeeze=False, sharey=True, figsize=size)
+    for ax, (title, series) in zip(axes[0], panels.items(), strict=True):
+        for (label, runs), color, dash in zip(series.items(), COLORS, _DASHES, strict=False):
+            means = [statistics.mean(v) for v in runs.values()]  # exact: never outside the runs
+            below = [m - min(v) for m, v in zip(means, runs.values(), strict=True)]
+            above = [max(v) - m for m, v in zip(means, runs.values(), strict=True)]
+            bars = {"label": label, "color": color, "ls": dash, "marker": "o", "ms": 4, "capsize": 3}
+            ax.errorbar(list(runs), means, (below, above), **bars)
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(list(runs), [str(x) for x in runs])
+        ax.set_xlabel(xlabel)
+        ax.set_title(title, fontsize=11)
+    axes[0, 0].set_ylabel(ylabel)
+    axes[0, 0].set_ylim(bottom=0)
+    labels = axes[0, 0].get_legend_handles_labels()
+    fig.legend(*labels, loc="outside upper center", ncols=len(labels[1]), fontsize=9)
+    return fig
+
+
+def orientations(panels: Mapping[str, Tensor], *, ncols: int, width: float = 2.4) -> Figure:
+    """Draw pictures, and gradient histograms as strokes, side by side.
+
+    A cell of a histogram becomes a star: one stroke along the edges of each direction, the darker the more of
+    them there are.
+
+    Args:
+        panels: ``{title: tensor}``, pictures (3, H, W) in [0, 1], or histograms (bins, rows, columns), drawn
+            white at 0 and black from 1 on. The bins divide the directions from 0 to π of the gradient.
+        ncols: panels in a row.
+        width: of one panel, in inches.
+    """
+    import matplotlib.pyplot as plt
+
+    nrows = math.ceil(len(panels) / ncols)
+    size = (width * ncols, (width + 0.25) * nrows)
+    fig, axes = plt.subplots(nrows, ncols, squeeze=False, figsize=size)
+    for ax, (title, x) in zip(axes.flat, panels.items(), strict=False):
+        ax.set_title(title, fontsize=10)
+        ax.set_axis_off()
+        if x.shape[0] == 3:
+            ax.imshow(_as_picture(title, x, clip=False))
+        else:
+            _strokes(ax, x.detach().double().cpu().numpy())
+    return fig
+
+
+def _finish_columns(axes: np.ndarray, count: int, xlabel: str) -> None:
+    """Hide the axes after the first ``count``, and label the lowest that is left in each column."""
+    for ax in axes.flat[count:]:
+        ax.set_axis_off()
+    for ax in axes.flat[count - axes.shape[1] : count]:
+        ax.set_xlabel(xlabel)
+        ax.tick_params(labelbottom=True)
+
+
+def _running_mean(y: Sequence[float], window: int) -> list[float]:
+    return [float(np.mean(y[max(0, i - window) : i])) for i in range(1, len(y) + 1)]
+
+
+def _strokes(ax: Axes, histogram: np.ndarray) -> None:
+    from matplotlib.collections import LineCollection
+
+    bins, rows, columns = histogram.shape
+    edge = np.pi * (np.arange(bins) + 0.5) / bins + np.pi / 2  # an edge is at right angles to its gradient
+    step = 0.45 * np.stack([np.cos(edge), np.sin(edge)], axis=-1)
+    row, column = np.mgrid[:rows, :columns]
+    center = np.stack([column, row], axis=-1)[None]
+    ends = np.stack([center - step[:, None, None], center + step[:, None, None]], axis=-2)
+    strength = histogram.clip(0, 1).reshape(-1)
+    order = strength.argsort()[(strength < 0.1).sum() :]  # the strong ones on top, the faintest not at all
+    gray = np.repeat(1 - strength[order, None], 3, axis=1)
+    ax.add_collection(LineCollection(list(ends.reshape(-1, 2, 2)[order]), colors=gray, linewidths=1.0))
+    ax.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), aspect="equal")
+
+
+def _as_picture(title: object, x: Tensor, clip: bool) -> np.ndarray:
+    """(H, W, 3) or (H, W), uint8 or float in [0, 1]."""
+    one = isinstance(x, Tensor) and x.ndim == 4 and len(x) == 1
+    a = _channels_last(f"picture {title!r}", x[0] if one else x)
+    if a.dtype == np.uint8:
+        return a
+    if not clip and not (a.min() >= 0 and a.max() <= 1):
+        raise ValueError(
+            f"picture {title!r} has values from {a.min():.3g} to {a.max():.3g}; show() needs floats in "
+            "[0, 1]. Denormalize it first, or pass clip=True to see what imshow makes of it"
+        )
+    return a.clip(0, 1)
+
+
+def _channels_last(name: str, x: Tensor) -> np.ndarray:
+    if not isinstance(x, Tensor):  # of an array, nobody knows on which side its channels are
+        raise TypeError(f"{name} must be a torch.Tensor, channels first, got {type(x).__name__}")
+    if x.ndim not in (2, 3) or (x.ndim == 3 and x.shape[0] not in (1, 3)) or x.numel() == 0:
+        raise ValueError(f"{name} must be (3, H, W), (1, H, W) or (H, W) and not empty, got {tuple(x.shape)}")
+    last = x if x.ndim == 2 else x.movedim(0, -1).squeeze(-1)
+    # NumPy knows no bfloat16, and matplotlib draws no float16.
+    return (last.float() if x.dtype in (torch.float16, torch.bfloat16) else last).detach().cpu().numpy()
+
+
+@contextmanager
+def _log_of(name: str) -> Iterator[list[str]]:
+    """Collect what a logger says, instead of letting it reach stderr."""
+    messages: list[str] = []
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(record.getMessage())
+
+    logger, handler = logging.getLogger(name), Collect()
+    propagated, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagated
+
+
+def _has_photo(fig: Figure) -> bool:
+    return any(np.ndim(np.asarray(image.get_array())) == 3 for ax in fig.axes for image in ax.images)
+
+
+def _render(fig: Figure, format: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format=format, bbox_inches="tight", **options)
+    return buffer.getvalue()
+
+
+def _as_png(fig: Figure) -> bytes | None:
+    return None if _has_photo(fig) else _render(fig, "png", metadata={"Software": None})
+
+
+def _as_jpeg(fig: Figure) -> bytes | None:
+    return _render(fig, "jpeg", pil_kwargs={"quality": 88}) if _has_photo(fig) else None
