@@ -1,4 +1,4 @@
-"""Chapter 14's fourteen claims, each decided here too: on other data than the chapter's, and more sharply."""
+"""Chapter 15's fourteen claims, each decided here too: on other data than the chapter's, and more sharply."""
 
 import json
 import re
@@ -21,7 +21,7 @@ def _same_numbers_in_every_order():
 
 
 def test_every_claim_of_the_chapter_is_here_and_the_score_is_right():
-    chapter = json.loads((Path(__file__).parents[1] / "book" / "14_claims.ipynb").read_text(encoding="utf-8"))
+    chapter = json.loads((Path(__file__).parents[1] / "book" / "15_claims.ipynb").read_text(encoding="utf-8"))
     prose = "\n".join("".join(c["source"]) for c in chapter["cells"] if c["cell_type"] == "markdown")
     claims = [int(n) for n in re.findall(r"^### (\d+)\. ", prose, flags=re.MULTILINE)]
     tests = [int(name[5:7]) for name in globals() if re.match(r"test_\d\d_", name)]

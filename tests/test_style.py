@@ -89,7 +89,7 @@ def test_what_was_seen_can_be_given() -> None:
 def test_gradients_reach_every_parameter() -> None:
     network = busy(StyleNetwork())
     network(torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)).square().mean().backward()
-    # A bias before a norm moves nothing: its mean is removed at once (chapter 13).
+    # A bias before a norm moves nothing: its mean is removed at once (chapter 14).
     idle = ("painter.down.bias", "painter.up1.bias", "painter.up2.bias", "painter.blocks")
     for name, p in network.named_parameters():
         assert p.grad is not None, name

@@ -1,4 +1,4 @@
-"""What chapter 13 draws: one small network, trained with one norm or another, on two sets of photographs.
+"""What chapter 14 draws: one small network, trained with one norm or another, on two sets of photographs.
 
 The results are in ``experiments.csv`` beside this file: one line a run, in the order of the runs. They come
 from two commands, with three seeds and ten epochs each::
