@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,9 +15,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / "book" / "_tools"
+FIGURE_NUMBERS = "application/vnd.normtut.figure+json"
 sys.path.insert(0, str(TOOLS))
 import set_repository  # noqa: E402
 from common import repository_url  # noqa: E402
+from folds import fold  # noqa: E402
 from install_cell import TAG, repair  # noqa: E402
 
 
@@ -107,11 +111,81 @@ def test_repair_replaces_an_old_install_cell_and_nothing_else(tmp_path: Path) ->
     assert "old" not in notebook.cells[1].source
 
 
+def cell(source: str, *tags: str, **metadata: object) -> nbformat.NotebookNode:
+    return nbformat.v4.new_code_cell(source, metadata={"tags": list(tags), **metadata})
+
+
+@pytest.mark.parametrize(
+    ("source", "tags", "fold_tag", "prompt"),
+    [
+        ("import torch", ["setup-cell"], "hide-input", "Show the imports"),
+        ("assert True", ["check-cell"], "hide-cell", "Show the check"),
+        ("plot()", ["draw-cell", "approx-20%"], "hide-input", "Show the code of this figure"),
+        ("plot()", ["draw-cell", "answer-cell"], "hide-cell", "Reveal the answer"),
+        ("# @title Solution 5.1\n1", [], "hide-cell", "Show the solution"),
+        ("# @title Check of solution 5.1\n1", [], "hide-cell", "Show the check"),
+    ],
+)
+def test_folds_follow_from_tags(source: str, tags: list[str], fold_tag: str, prompt: str) -> None:
+    alt = {"image": {"alt": "What is to be seen."}}
+    notebook = nbformat.v4.new_notebook(cells=[cell(source, *tags, mystnb=alt)])
+    for _ in range(2):  # folding what is folded changes nothing
+        fold(notebook)
+        metadata = notebook.cells[0].metadata
+        assert metadata.tags == [*tags, fold_tag]
+        assert metadata.mystnb.code_prompt_show == prompt
+        assert metadata.mystnb.code_prompt_hide.startswith("Hide the ")
+        assert metadata.mystnb.image == alt["image"]
+        assert ("cellView" in metadata) == ("jupyter" in metadata) == source.startswith("# @title")
+
+
+def test_a_fold_goes_with_its_tag() -> None:
+    solution = "# @title Solution 5.1\n1"
+    notebook = nbformat.v4.new_notebook(
+        cells=[cell("plot()", "draw-cell", "answer-cell"), cell("1", "check-cell"), cell(solution)]
+    )
+    fold(notebook)
+    figure, check, solved = notebook.cells
+    figure.metadata.tags.remove("answer-cell")
+    check.metadata.tags.remove("check-cell")
+    solved.source = "1"
+    fold(notebook)
+    assert figure.metadata.tags == ["draw-cell", "hide-input"]
+    assert figure.metadata.mystnb.code_prompt_show == "Show the code of this figure"
+    assert check.metadata == solved.metadata == {}
+
+
+def test_folds_leave_other_metadata_alone() -> None:
+    own = {"code_prompt_show": "Show both tables in full", "code_prompt_hide": "Hide the tables"}
+    cells = [
+        cell("1", "hide-output", mystnb=own),
+        cell("2"),
+        nbformat.v4.new_markdown_cell("# @title Solution 1.1"),
+    ]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    before = copy.deepcopy(notebook)
+    fold(notebook)
+    assert notebook == before
+
+
+def test_refresh_folds_and_stores_a_figure_with_its_numbers(tmp_path: Path) -> None:
+    source = "from normtut import plots\nplots.setup()\nax = plots.curves({'loss': [3, 2, 1]})"
+    path = tmp_path / "a.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell(source, "draw-cell")]), path)
+    done = refresh(path)
+    assert done.returncode == 0, done.stderr
+    drawn = nbformat.read(path, as_version=4).cells[-1]
+    assert drawn.metadata.tags == ["draw-cell", "hide-input"]
+    numbers = drawn.outputs[0].data[FIGURE_NUMBERS]
+    assert numbers["axes"][0]["lines"][0]["y"] == "3 2 1"
+    assert "image/png" in drawn.outputs[0].data
+
+
 # --- the address --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def copy(tmp_path: Path) -> Path:
+def copied(tmp_path: Path) -> Path:
     """The files that may hold the address, in a folder of their own."""
     for path in set_repository.files(ROOT):
         target = tmp_path / path.relative_to(ROOT)
@@ -120,29 +194,29 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_set_repository_changes_every_place_and_back(copy: Path) -> None:
-    original = {path: path.read_bytes() for path in set_repository.files(copy)}
-    old = repository_url(copy)
-    set_repository.set_repository("https://github.com/Some-One/my.book.git", copy)
-    assert repository_url(copy) == "https://github.com/Some-One/my.book"
+def test_set_repository_changes_every_place_and_back(copied: Path) -> None:
+    original = {path: path.read_bytes() for path in set_repository.files(copied)}
+    old = repository_url(copied)
+    set_repository.set_repository("https://github.com/Some-One/my.book.git", copied)
+    assert repository_url(copied) == "https://github.com/Some-One/my.book"
     for form in set_repository.forms(old):
         assert not [p for p in original if form in p.read_text(encoding="utf-8")], form
-    changed = {p.relative_to(copy).as_posix() for p, before in original.items() if p.read_bytes() != before}
+    changed = {p.relative_to(copied).as_posix() for p, before in original.items() if p.read_bytes() != before}
     expected = {"pyproject.toml", "_config.yml", "README.md", "CITATION.cff"}
     assert expected <= changed
-    assert {f"book/{p.name}" for p in (copy / "book").glob("*.ipynb")} <= changed
-    set_repository.set_repository(old, copy)
+    assert {f"book/{p.name}" for p in (copied / "book").glob("*.ipynb")} <= changed
+    set_repository.set_repository(old, copied)
     assert {path: path.read_bytes() for path in original} == original
 
 
 @pytest.mark.parametrize(
     "url", ["", "normtut", "http://github.com/a/b", "https://gitlab.com/a/b", "https://github.com/a"]
 )
-def test_set_repository_refuses_what_colab_cannot_open(copy: Path, url: str) -> None:
-    before = (copy / "pyproject.toml").read_bytes()
+def test_set_repository_refuses_what_colab_cannot_open(copied: Path, url: str) -> None:
+    before = (copied / "pyproject.toml").read_bytes()
     with pytest.raises(ValueError, match=r"must look like https://github.com/you/normtut"):
-        set_repository.set_repository(url, copy)
-    assert (copy / "pyproject.toml").read_bytes() == before
+        set_repository.set_repository(url, copied)
+    assert (copied / "pyproject.toml").read_bytes() == before
 
 
 # --- building -----------------------------------------------------------------------------------------------
@@ -181,6 +255,67 @@ def test_build_renders_maths_and_call_outs_and_does_nothing_twice(tmp_path: Path
     (book / "index.md").write_text("# Another title\n")
     assert build(book).returncode == 0
     assert "Another title" in page.read_text(encoding="utf-8")
+
+
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+
+
+def chapter(folder: Path, *cells: nbformat.NotebookNode) -> Path:
+    """The notebook of a small book's only chapter."""
+    metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python", "pygments_lexer": "ipython3"},
+    }
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_markdown_cell("# T"), *cells], metadata=metadata
+    )
+    fold(notebook)
+    book = small_book(folder, "# T\n")
+    nbformat.write(notebook, book / "book" / "05_t.ipynb")
+    toc = (book / "_toc.yml").read_text()
+    (book / "_toc.yml").write_text(toc + "  - file: book/05_t\n")
+    return book
+
+
+def drawing(*tags: str) -> nbformat.NotebookNode:
+    alt = "A picture with one pixel."
+    drawn = cell("plot()", *tags, mystnb={"image": {"alt": alt}})
+    data = {"image/png": PIXEL, "text/plain": "<Figure>", FIGURE_NUMBERS: {"axes": []}}
+    drawn.outputs = [nbformat.v4.new_output("display_data", data)]
+    return drawn
+
+
+def test_build_joins_a_picture_and_the_caption_after_it(tmp_path: Path) -> None:
+    """Without a word about the numbers that the picture carries; and a fold takes the caption in."""
+    text = nbformat.v4.new_markdown_cell
+    cells = [
+        drawing("draw-cell"),
+        text("**Figure 5.1.** What to *see*, and $x^2$.\n\nText after it."),
+        drawing("draw-cell", "answer-cell"),
+        text("**Figure 5.2.** The answer."),
+    ]
+    book = chapter(tmp_path, *cells)
+    done = build(book)
+    assert done.returncode == 0, done.stderr
+    html = (book / "_build/html/book/05_t.html").read_text(encoding="utf-8")
+    pattern = r'<figure [^>]*id="(fig-[\d-]+)">\s*<img[^>]*>\s*<figcaption>(.*?)</figcaption>'
+    figures = re.findall(pattern, html, re.DOTALL)
+    assert [name for name, _ in figures] == ["fig-5-1", "fig-5-2"]
+    assert "<strong>Figure 5.1.</strong> What to <em>see</em>, and <span" in figures[0][1]
+    assert "caption-number" not in html
+    assert html.count("Figure 5.1.") == 1
+    assert "<p>Text after it.</p>" in html
+    folds = re.findall("<details.*?</details>", html, re.DOTALL)
+    assert ["<img" in f for f in folds if "plot" in f] == [False, True]
+    assert "Reveal the answer" in folds[-1]
+    assert "The answer." in folds[-1]
+    assert "Toggle hidden content" not in html
+
+
+def test_a_caption_without_a_picture_stops_the_build(tmp_path: Path) -> None:
+    done = build(chapter(tmp_path, nbformat.v4.new_markdown_cell("Text.\n\n**Figure 5.1.** Nothing to see.")))
+    assert done.returncode == 1
+    assert "Figure 5.1. follows no cell with a picture" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 - Maths is rendered to HTML and MathML while the book is built (KaTeX in an embedded V8), so that a page needs
   neither a network nor a maths script; TeX that KaTeX cannot read is a warning, hence stops the build.
 - A block quote whose first word is bold (`> **Predict.** …`) becomes a call-out.
+- A paragraph `**Figure 5.1.** …` after a cell that draws becomes its caption, with the picture in one `<figure>`.
 - The theme's live-code and icon scripts, which the book does not use, are left out; its icon fonts are cut.
 """
 
@@ -103,6 +104,11 @@ def visit_math_block(translator: Any, node: nodes.math_block) -> None:
 # --- call-outs ----------------------------------------------------------------------------------------------
 
 
+def first_child(paragraph: nodes.Element) -> nodes.Node | None:
+    """The first child that is not the empty text that MyST puts before a bold word."""
+    return next((n for n in paragraph if n.astext()), None)
+
+
 class CallOuts(SphinxTransform):
     """Give `> **Predict.** …` the classes `callout callout-predict`."""
 
@@ -112,11 +118,58 @@ class CallOuts(SphinxTransform):
         for quote in self.document.findall(nodes.block_quote):
             if not (quote.children and isinstance(quote[0], nodes.paragraph)):
                 continue
-            # MyST puts an empty text before a paragraph's first bold word.
-            first = next((n for n in quote[0] if n.astext()), None)
+            first = first_child(quote[0])
             if isinstance(first, nodes.strong):
                 word = re.sub(r"[^a-z]+", "-", first.astext().lower()).strip("-")
                 quote["classes"] += ["callout", f"callout-{word}"]
+
+
+# --- captions -----------------------------------------------------------------------------------------------
+
+
+class numbered_figure(nodes.figure):
+    """A figure whose number stands in its caption: Sphinx, which looks for the class, gives it no other."""
+
+
+CAPTION = re.compile(r"Figure (\d+)\.(\d+)\.$")
+
+
+def drawing(node: nodes.Node | None) -> nodes.Element | None:
+    """The output of a code cell that holds a picture; None for anything else."""
+    if not isinstance(node, nodes.container) or node.get("nb_element") != "cell_code":
+        return None
+    for bundle in node.findall(nodes.container):
+        if bundle.get("nb_element") == "mime_bundle" and any(bundle.findall(nodes.image)):
+            return bundle
+    return None
+
+
+class Captions(SphinxTransform):
+    """Join the picture of a code cell and the paragraph `**Figure 5.1.** …` after it in a figure, `#fig-5-1`."""
+
+    default_priority = 500
+
+    def apply(self, **kwargs: Any) -> None:
+        for paragraph in list(self.document.findall(nodes.paragraph)):
+            bold = first_child(paragraph)
+            match = isinstance(bold, nodes.strong) and CAPTION.match(bold.astext())
+            if not match:
+                continue
+            bundle = drawing(paragraph.previous_sibling())
+            if bundle is None or isinstance(bundle.parent, nodes.figure):
+                logger.warning(
+                    "%s follows no cell with a picture",
+                    bold.astext(),
+                    location=paragraph,
+                    type="caption",
+                )
+                continue
+            figure = numbered_figure(names=["fig-{}-{}".format(*match.groups())])
+            bundle.replace_self(figure)
+            figure += bundle
+            figure += nodes.caption("", "", *paragraph.children)
+            self.document.note_explicit_target(figure, figure)
+            paragraph.parent.remove(paragraph)
 
 
 # --- API ----------------------------------------------------------------------------------------------------
@@ -142,6 +195,21 @@ def escape_stars(
                 for part in plain[::2]
             ]
             lines[index] = "".join(plain)
+
+
+# --- notebooks ----------------------------------------------------------------------------------------------
+
+FIGURE_NUMBERS = "application/vnd.normtut.figure+json"
+
+
+def drop_figure_numbers(app: Sphinx, docname: str, source: list[str]) -> None:
+    """What a picture shows in numbers is for the tests; myst-nb would warn of a type that it does not know."""
+    if FIGURE_NUMBERS in source[0]:
+        notebook = json.loads(source[0])
+        for cell in notebook["cells"]:
+            for output in cell.get("outputs", []):
+                output.get("data", {}).pop(FIGURE_NUMBERS, None)
+        source[0] = json.dumps(notebook)
 
 
 # --- pages --------------------------------------------------------------------------------------------------
@@ -180,6 +248,8 @@ def page_context(
     # docutils gives each entry of the bibliography a role that ARIA has withdrawn, and Markdown a table's empty
     # corner the rank of a header.
     body = context.get("body", "").replace('role="doc-biblioentry"', 'role="listitem"')
+    # A fold is called by the words that it shows ("Reveal the answer"), not by what myst-nb calls them all.
+    body = body.replace(' aria-label="Toggle hidden content"', "")
     context["body"] = re.sub(r'<th class="head">(<p></p>)?</th>', "<td></td>", body)
 
 
@@ -261,6 +331,15 @@ def copy_vendored(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_html_math_renderer("katex", (visit_math, None), (visit_math_block, None))
     app.add_transform(CallOuts)
+    app.add_transform(Captions)
+    app.add_node(
+        numbered_figure,
+        html=(
+            lambda translator, node: translator.visit_figure(node),
+            lambda translator, node: translator.depart_figure(node),
+        ),
+    )
+    app.connect("source-read", drop_figure_numbers)
     app.connect("config-inited", lambda app, config: drop_unused(app), priority=900)
     app.connect("builder-inited", lambda app: drop_unused(app), priority=0)
     # Before napoleon, and after it.

@@ -25,6 +25,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 
 sys.path.insert(0, str(Path(__file__).parent))
 from common import ROOT, chapters, repository_url
+from folds import fold
 from install_cell import repair
 
 CELL_TIMEOUT = 600  # seconds
@@ -153,6 +154,7 @@ def refresh(path: Path, url: str) -> None:
     except (OSError, ValueError, nbformat.ValidationError) as error:
         raise RefreshError(f"{path}: not a readable notebook: {error}") from None
     repair(notebook, url)
+    fold(notebook)
     execute(notebook, path.parent, os.path.relpath(path))
     tidy(notebook)
     write(notebook, path)
