@@ -37,7 +37,7 @@ book: $(READY)
 # One run of everything: the tests, the examples in docstrings, and every chapter against its stored outputs.
 CHAPTERS := $(wildcard book/*.ipynb)
 test: $(READY) lint book
-	@$(RUN) -m pytest --nbval --nbval-current-env tests normtut $(CHAPTERS) $(ARGS)
+	@PYTHONPATH=book/_tools $(RUN) -m pytest -p nbnumbers --nbval --nbval-current-env tests normtut $(CHAPTERS) $(ARGS)
 
 lint: $(READY)
 	@$(RUN) -m ruff check .

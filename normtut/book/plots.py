@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .axes import NORMS, AxesExplorer, axes_explorer, axes_picture, index_sets
+from .figure_numbers import MIME_TYPE, figure_numbers
 from .palette import COLORS, RGB
 
 if TYPE_CHECKING:
@@ -51,8 +52,9 @@ def setup() -> None:
     """Give every figure of a notebook the book's look; call it once, after the imports.
 
     Figures are white in light and dark mode alike. Those that hold photographs are stored as JPEG, all others
-    as PNG: a notebook stays small, and its lines stay sharp. Without IPython there is no notebook to store
-    them, and only the look is set.
+    as PNG: a notebook stays small, and its lines stay sharp. Beside its picture each figure carries
+    `figure_numbers`, which a test can compare. Without IPython there is no notebook to store them, and only
+    the look is set.
     """
     import matplotlib as mpl
     import matplotlib.pyplot as plt
@@ -79,6 +81,7 @@ def setup() -> None:
     plt.switch_backend(mpl.get_backend())  # now, since it brings formatters of its own; then come ours
     try:
         from IPython import get_ipython
+        from IPython.core.formatters import JSONFormatter
     except ImportError:  # only the book requires it
         return
     shell = get_ipython()
@@ -86,6 +89,8 @@ def setup() -> None:
         formatters = shell.display_formatter.formatters
         formatters["image/png"].for_type(mpl.figure.Figure, _as_png)
         formatters["image/jpeg"].for_type(mpl.figure.Figure, _as_jpeg)
+        formatters[MIME_TYPE] = JSONFormatter(parent=shell.display_formatter)
+        formatters[MIME_TYPE].for_type(mpl.figure.Figure, figure_numbers)
 
 
 def show(
@@ -503,7 +508,9 @@ def _strokes(ax: Axes, histogram: np.ndarray) -> None:
     center = np.stack([column, row], axis=-1)[None]
     ends = np.stack([center - step[:, None, None], center + step[:, None, None]], axis=-2)
     strength = histogram.clip(0, 1).reshape(-1)
-    order = strength.argsort()[(strength < 0.1).sum() :]  # the strong ones on top, the faintest not at all
+    order = strength.argsort(kind="stable")[
+        (strength < 0.1).sum() :
+    ]  # the strong ones on top, the faintest not at all
     gray = np.repeat(1 - strength[order, None], 3, axis=1)
     ax.add_collection(LineCollection(list(ends.reshape(-1, 2, 2)[order]), colors=gray, linewidths=1.0))
     ax.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), aspect="equal")
