@@ -1,4 +1,4 @@
-"""The exercises of chapters 4 to 9: right solutions pass, every listed mistake is recognised as itself."""
+"""The exercises after chapter 3: right solutions pass, every listed mistake is recognised as itself."""
 
 import pytest
 import torch
@@ -17,12 +17,19 @@ NAMES = (
     "group_norm",
     "adain",
     "merge",
+    "spectral_grad",
+    "dead_biases",
 )
 MISTAKES = [(name, text) for name in NAMES for text in exercises._EXERCISES[name].mistakes]
 
 
 def _channels(v):
     return v[:, None, None]
+
+
+def _spectral_grad(w, g, u, s, vt):
+    """Miyato et al. 2018, equation (10)."""
+    return (g - (g * w / s[0]).sum() * torch.outer(u[:, 0], vt[0])) / s[0]
 
 
 # Written here once more, from the papers: the references must not be the only ones of their opinion.
@@ -56,6 +63,13 @@ SOLUTIONS = {
     "adain": lambda c, s, eps: core.denormalize(
         core.normalize(c, *core.moments(c, (2, 3), eps=eps)), *core.moments(s, (2, 3), eps=eps)
     ),
+    "spectral_grad": lambda w, g: _spectral_grad(w, g, *torch.linalg.svd(w)),
+    "dead_biases": lambda model: sum(
+        0 if model[i].bias is None else len(model[i].bias)
+        for i in range(len(model) - 1)
+        if isinstance(model[i], torch.nn.Conv2d)
+        and isinstance(model[i + 1], torch.nn.BatchNorm2d | torch.nn.InstanceNorm2d)
+    ),
     "merge": lambda n, m, m2: (
         n.sum(),
         (n.double() @ m) / n.sum(),
@@ -78,7 +92,7 @@ def test_each_mistake_is_called_by_its_name(name, text, capsys):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_task_names_a_function_to_write(name, capsys):
     assert not exercises.check(name, lambda *args: torch.zeros(1))
-    assert "The task: " in capsys.readouterr().out
+    assert exercises._EXERCISES[name].statement in capsys.readouterr().out
 
 
 # Each right but for one argument, which it takes for the value of the first case.
