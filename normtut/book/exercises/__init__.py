@@ -6,7 +6,8 @@
 ✗ inverse: case 1 of 4 differs: the largest error is 0.46, in a result of shape (3, 4, 5).
   At [1, 1, 3]: expected 0.829612, got 0.374381.
   It looks as if you added the mean before multiplying by the std.
-  Write inverse(z, mean, std), which puts mean and std, of shape (C,), back into images (…, C, H, W).
+  Write inverse(z, mean, std), which puts mean and std, of shape (C,), back into images (…,
+  C, H, W).
 False
 
 `engine` tries functions; the other files here are the catalogue, by chapter. To add an exercise, add it to
@@ -15,6 +16,7 @@ the ``EXERCISES`` of one of them.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -71,10 +73,16 @@ def check(
     else:
         right, text = attempted(exercise, attempt, seconds)
         text = f"{'✓' if right else '✗'} {name}: {text}"
+    text = "\n".join(map(_wrapped, text.splitlines()))
     if strict and not right:
         raise AssertionError(text)
     print(text)
     return right
+
+
+def _wrapped(line: str) -> str:
+    """Of 92 columns at most: what a page of the book shows without scrolling."""
+    return textwrap.fill(line, 92, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def names() -> list[str]:
