@@ -130,7 +130,7 @@ def test_the_explorer_is_the_same_each_time() -> None:
     explorer = axes_explorer()
     assert explorer._repr_html_() == axes_explorer().html
     assert repr(explorer) == "AxesExplorer(" + ", ".join(NORMS) + ")"
-    assert "@" not in explorer.html
+    assert "@" not in explorer.html  # all placeholders of axes.html are filled in
     assert "http" not in explorer.html
     assert plots.axes_explorer is axes_explorer
 

@@ -235,6 +235,24 @@ def small_book(folder: Path, page: str) -> Path:
     return folder
 
 
+def test_the_script_engine_is_closed_before_the_interpreter_ends() -> None:
+    """On Python 3.13 a build would never end otherwise; here, that it is closed is what can be seen."""
+    script = """
+import atexit, sys
+def look():  # registered first, called last
+    try:
+        print("open", engine.eval("1"))
+    except AssertionError:
+        print("closed")
+atexit.register(look)
+sys.path.insert(0, sys.argv[1])
+from normtut_book import javascript
+engine = javascript()
+"""
+    done = run(sys.executable, "-c", script, ROOT / "book" / "_ext")
+    assert done.stdout == "closed\n", done.stderr
+
+
 def build(folder: Path) -> subprocess.CompletedProcess[str]:
     return run(sys.executable, folder / "book/_tools/build.py", cwd=folder)
 

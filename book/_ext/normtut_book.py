@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import re
 from functools import lru_cache
@@ -34,6 +35,8 @@ KATEX = BOOK / "_vendor" / "katex"
 @lru_cache(1)
 def javascript() -> MiniRacer:
     engine = MiniRacer()
+    # Python 3.13 waits for ever for the engine's thread if it is collected while the interpreter ends.
+    atexit.register(engine.close)
     engine.eval((KATEX / "katex.min.js").read_text(encoding="utf-8"))
     return engine
 

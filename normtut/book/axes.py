@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -179,21 +180,22 @@ def axes_explorer(
     first = next(iter(sets.values()))
     fills = [[_colors(first)[k] for k in sheet.flatten()] for sheet in first]
     values = {
-        "ID": f"normtut-{name}",
-        "BUTTONS": "".join(
+        "@ID@": f"normtut-{name}",
+        "@BUTTONS@": "".join(
             f'<button type="button" aria-pressed="{str(i == 0).lower()}">{title}</button>'
             for i, title in enumerate(sets)
         ),
-        "SHEETS": "".join(_sheet(n, fill, shape) for n, fill in enumerate(fills)),
-        "SLIDERS": "".join(
+        "@SHEETS@": "".join(_sheet(n, fill, shape) for n, fill in enumerate(fills)),
+        "@SLIDERS@": "".join(
             f'<label>{axis} <input type="range" min="0" max="{size - 1}" value="{size // 2}"></label>'
             for axis, size in zip(_AXES, shape, strict=True)
         ),
-        "DATA": json.dumps(data, separators=(",", ":")),
+        # In quotes, so that the file by itself is a script that an editor can check.
+        '"@DATA@"': json.dumps(data, separators=(",", ":")),
     }
-    html = _HTML
-    for key, value in values.items():
-        html = html.replace(f"@{key}@", value)
+    html = (Path(__file__).parent / "axes.html").read_text(encoding="utf-8")
+    for placeholder, value in values.items():
+        html = html.replace(placeholder, value)
     return AxesExplorer(html, list(sets))
 
 
@@ -215,60 +217,3 @@ def _sheet(n: int, fills: list[str], shape: tuple[int, int, int], size: int = 20
         f'<div><svg viewBox="-1 -1 {channels * size + 2} {positions * size + 2}" role="img" '
         f'aria-label="sample {n}">{cells}</svg><span>sample {n}</span></div>'
     )
-
-
-_HTML = """\
-<div class="normtut-axes" id="@ID@">
-<style>
-.normtut-axes{max-width:40rem;font-size:1rem;line-height:1.5}
-.normtut-axes>div{display:flex;flex-wrap:wrap;gap:.4rem .8rem;margin:.6rem 0}
-.normtut-axes>.sheets{display:grid;grid-template-columns:repeat(auto-fit,minmax(9rem,1fr));text-align:center}
-.normtut-axes svg{display:block;width:100%;cursor:pointer}
-.normtut-axes rect{opacity:.3;stroke-width:2}
-.normtut-axes rect.in{opacity:1}
-.normtut-axes rect.at{stroke:currentColor;stroke-width:4}
-.normtut-axes button{font:inherit;color:inherit;background:none;border:1px solid;border-radius:.4rem;
-padding:.3rem .7rem;cursor:pointer}
-.normtut-axes button[aria-pressed=true]{background:#0072b2;border-color:#0072b2;color:#fff}
-.normtut-axes label{display:flex;align-items:center;gap:.4rem;margin:0}
-.normtut-axes input{width:6rem}
-html[data-theme=dark] .text_html:has(.normtut-axes){background:none!important;color:inherit!important}
-</style>
-<div role="group" aria-label="Normalization">@BUTTONS@</div>
-<div class="sheets">@SHEETS@</div>
-<div role="group" aria-label="The element i">@SLIDERS@</div>
-<p role="status">No script runs here, so the buttons do nothing; the picture above shows the same sets.</p>
-</div>
-<script>
-(() => {
-const D = @DATA@;
-const root = document.getElementById("@ID@"), all = (s) => [...root.querySelectorAll(s)];
-const buttons = all("button"), cells = all("rect"), sliders = all("input");
-const [, C, P] = D.shape, axes = ["sample", "channel", "position"];
-const place = (k) => [Math.floor(k / (C * P)), Math.floor(k / P) % C, k % P];
-let norm = 0;
-const span = (name, size, v) => v.length === size && size > 1 ? `all ${name}s`
-  : v.length > 1 ? `${name}s ${v[0]} to ${v[v.length - 1]}` : `${name} ${v[0]}`;
-function draw() {
-  const set = D.sets[norm], [n, c, p] = sliders.map((s) => +s.value), i = (n * C + c) * P + p;
-  const members = [...set.keys()].filter((k) => set[k] === set[i]);
-  cells.forEach((r, k) => {
-    r.setAttribute("fill", D.colors[norm][set[k]]);
-    r.setAttribute("class", (set[k] === set[i] ? "in" : "") + (k === i ? " at" : ""));
-  });
-  buttons.forEach((b, k) => b.setAttribute("aria-pressed", k === norm));
-  const where = axes.map((a, d) => span(a, D.shape[d], [...new Set(members.map((k) => place(k)[d]))]));
-  root.querySelector("[role=status]").textContent = `${buttons[norm].textContent}: `
-    + `Sᵢ has ${members.length} elements (${where.join(", ")}). They share ${D.what[norm]}; `
-    + `there are ${new Set(set).size} such sets.`;
-}
-buttons.forEach((b, k) => b.addEventListener("click", () => { norm = k; draw(); }));
-sliders.forEach((s) => s.addEventListener("input", draw));
-cells.forEach((r, k) => r.addEventListener("click", () => {
-  place(k).forEach((v, d) => { sliders[d].value = v; });
-  draw();
-}));
-draw();
-})();
-</script>
-"""

@@ -1,0 +1,369 @@
+"""Exercises of chapters 4 to 9: normalization layers, and statistics in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from normtut import core, distributed, functional
+from normtut.book.exercises.engine import Args, Exercise
+from normtut.book.exercises.ingredients import (
+    CANCELS,
+    EPS_FORGOTTEN,
+    EPS_OUTSIDE,
+    by_channel,
+    feature_cases,
+    per_channel,
+    standard,
+    wrong_stds,
+)
+
+__all__ = ["EXERCISES"]
+
+
+def _axes_cases(g: torch.Generator) -> Iterator[Args]:
+    for shape, dim, eps in (
+        ((3, 3, 3), (1,), 0.5),  # all axes equal: statistics that lost an axis broadcast unnoticed
+        ((4, 3, 5, 3), (0, 2, 3), 0.5),
+        ((5, 5), (1,), 1e-5),
+        ((2, 4, 3), (0, 1, 2), 0.1),
+    ):
+        yield 1 + 2 * torch.rand(shape, generator=g) * torch.rand(shape[-1:], generator=g), dim, eps
+
+
+def _ghost_cases(g: torch.Generator) -> Iterator[Args]:
+    for n, size, eps in ((6, 2, 0.1), (6, 3, 0.5), (4, 4, 0.01)):
+        x = torch.rand((n, 3, 2, 3), generator=g) + torch.rand((n, 3, 1, 1), generator=g)
+        yield x, size, eps
+
+
+def _ghosts(x: Tensor, size: int, eps: float) -> Tensor:
+    return standard(x.unflatten(0, (-1, size)), (1, 3, 4), eps).view(x.shape)  # type: ignore[no-untyped-call]
+
+
+def _interleaved_ghosts(x: Tensor, size: int, eps: float) -> Tensor:
+    ghosts = x.unflatten(0, (size, -1))  # type: ignore[no-untyped-call]
+    return standard(ghosts, (0, 3, 4), eps).view(x.shape)
+
+
+def _running_cases(g: torch.Generator) -> Iterator[Args]:
+    for (x, _), momentum in zip(feature_cases(params=False)(g), (0.1, 0.3, 0.05), strict=True):
+        mean, var = torch.rand(2, x.shape[1], generator=g, dtype=x.dtype)
+        yield mean, var, x, momentum
+
+
+def _new_running(m: Tensor, v: Tensor, x: Tensor, momentum: float, correction: int) -> tuple[Tensor, Tensor]:
+    var, mean = torch.var_mean(x, (0, 2, 3), correction=correction)
+    return (1 - momentum) * m + momentum * mean, (1 - momentum) * v + momentum * var
+
+
+def _folding_cases(g: torch.Generator) -> Iterator[Args]:
+    for k, eps in ((3, 0.5), (1, 1e-5)):
+        weight = torch.randn(4, 4, k, k, generator=g)  # as many inputs as outputs: the wrong axis fits
+        yield weight, *(torch.rand(5, 4, generator=g) + 0.5), eps
+
+
+def _folded(w: Tensor, b: Tensor, mean: Tensor, var: Tensor, g: Tensor, beta: Tensor, eps: float) -> Args:
+    scale = g / (var + eps).sqrt()
+    return w * scale.view(-1, 1, 1, 1), (b - mean) * scale + beta
+
+
+def _token_cases(*, bias: bool) -> Callable[[torch.Generator], Iterator[Args]]:
+    """Sequences (N, L, D), γ and perhaps β of D values, and an eps."""
+
+    def cases(g: torch.Generator) -> Iterator[Args]:
+        for shape, dtype, eps in (
+            ((2, 3, 8), torch.float32, 0.5),
+            ((4, 5, 5), torch.float32, 1e-5),  # L = D: the wrong axis would not raise
+            ((1, 1, 6), torch.float64, 0.1),
+        ):
+            x = 1 + 2 * torch.rand(shape, generator=g, dtype=dtype)
+            params = torch.rand(2, shape[-1], generator=g, dtype=dtype) + 0.5
+            yield (x, *(params if bias else params[:1]), eps)
+
+    return cases
+
+
+def _group_cases(g: torch.Generator) -> Iterator[Args]:
+    # 9, 12 and 6 channels: neither the number of groups nor their size stays the same.
+    for (x, eps), groups in zip(feature_cases(params=False)(g), (3, 6, 2), strict=True):
+        yield torch.cat([x, x.flip(0) + 1, x * 2], dim=1), groups, eps
+
+
+def _grouped(norm: Callable[[Tensor], Tensor], x: Tensor, groups: int) -> Tensor:
+    return norm(x.reshape(len(x), groups, -1)).reshape(x.shape)
+
+
+def _interleaved(x: Tensor, groups: int, eps: float) -> Tensor:
+    n, c, h, w = x.shape
+    return standard(x.view(n, c // groups, groups, h, w), (1, 3, 4), eps).view(x.shape)
+
+
+def _part_cases(g: torch.Generator) -> Iterator[Args]:
+    """Parts of uneven size, one of them empty, with means far from 0 and, at last, very far."""
+    for counts, offset in (([3, 5], 0.0), ([1, 1, 8], 100.0), ([0, 4, 2], 5.0), ([3, 5], 1e6)):
+        parts = [
+            torch.randn(n, 4, generator=g, dtype=torch.float64) + offset + i for i, n in enumerate(counts)
+        ]
+        means = torch.stack([p.mean(0) if len(p) else p.new_zeros(4) for p in parts])
+        m2s = torch.stack([(p - m).square().sum(0) for p, m in zip(parts, means, strict=True)])
+        yield torch.tensor(counts), means, m2s
+
+
+def _common_mean(counts: Tensor, means: Tensor) -> Tensor:
+    return (counts[:, None] * means).sum(0) / counts.sum()
+
+
+def _merged(counts: Tensor, means: Tensor, m2s: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return counts.sum(), mean, (m2s + counts[:, None] * (means - mean).square()).sum(0)
+
+
+EXERCISES = {
+    "normalize_over": Exercise(
+        title="One function for all norms",
+        signature="normalize_over(x, dim, eps)",
+        task="normalizes a tensor over the axes dim, a tuple",
+        reference=lambda x, dim, eps: core.normalize(x, *core.moments(x, dim, eps=eps)),
+        cases=_axes_cases,
+        mistakes={
+            **wrong_stds(lambda norm, x, dim, eps: norm(x, dim, eps)),
+            "averaged over all axes, whatever dim says": (
+                lambda x, dim, eps: standard(x, range(x.ndim), eps)
+            ),
+            "averaged over the axes that are not in dim": (
+                lambda x, dim, eps: standard(x, [d for d in range(x.ndim) if d not in dim], eps)
+            ),
+            "lost the averaged axes, so that statistics met the wrong elements; keepdim=True keeps them": (
+                lambda x, dim, eps: (x - x.mean(dim)) / (x.var(dim, correction=0) + eps).sqrt()
+            ),
+        },
+    ),
+    "ghost_batch_norm": Exercise(
+        title="Ghost batch norm",
+        signature="ghost_batch_norm(x, size, eps)",
+        task="splits features (N, C, H, W) into small batches of size samples in a row, and normalizes "
+        "each as batch norm does in training",
+        reference=lambda x, size, eps: torch.cat(
+            [functional.batch_norm(part, None, None, training=True, eps=eps) for part in x.split(size)]
+        ),
+        cases=_ghost_cases,
+        mistakes={
+            **wrong_stds(
+                lambda norm, x, size, eps: torch.cat([norm(part, (0, 2, 3), eps) for part in x.split(size)])
+            ),
+            "put every k-th sample into a ghost; a ghost is `size` samples in a row": _interleaved_ghosts,
+            "made `size` ghosts; it is the number of samples in each": (
+                lambda x, size, eps: _ghosts(x, len(x) // size, eps)
+            ),
+            "normalized the whole batch": lambda x, size, eps: standard(x, (0, 2, 3), eps),
+            "normalized each sample by itself": lambda x, size, eps: standard(x, (2, 3), eps),
+            "averaged over the channels as well": (
+                lambda x, size, eps: torch.cat([standard(p, (0, 1, 2, 3), eps) for p in x.split(size)])
+            ),
+        },
+    ),
+    "batch_norm": Exercise(
+        title="Batch norm in training",
+        signature="batch_norm(x, weight, bias, eps)",
+        task="normalizes features (N, C, H, W) as batch norm does in training, then restores with γ and "
+        "β, the weight and bias of shape (C,)",
+        reference=lambda x, w, b, eps: functional.batch_norm(x, None, None, w, b, True, eps=eps),
+        cases=feature_cases(params=True),
+        mistakes={
+            **wrong_stds(lambda norm, x, w, b, eps: by_channel(norm(x, (0, 2, 3), eps), w, b)),
+            "averaged over the batch alone; height and width share the statistics too": (
+                lambda x, w, b, eps: by_channel(standard(x, (0,), eps), w, b)
+            ),
+            "normalized each sample by itself; that is instance norm": (
+                lambda x, w, b, eps: by_channel(standard(x, (2, 3), eps), w, b)
+            ),
+            "averaged over the channels as well": (
+                lambda x, w, b, eps: by_channel(standard(x, (0, 1, 2, 3), eps), w, b)
+            ),
+            "added β before multiplying by γ": (
+                lambda x, w, b, eps: (standard(x, (0, 2, 3), eps) + per_channel(b)) * per_channel(w)
+            ),
+            "left out γ and β": lambda x, w, b, eps: standard(x, (0, 2, 3), eps),
+        },
+    ),
+    "running_stats": Exercise(
+        title="Running statistics",
+        signature="update(running_mean, running_var, x, momentum)",
+        task="returns both running statistics after one batch x of shape (N, C, H, W), as PyTorch keeps "
+        "them: (mean, var)",
+        reference=lambda m, v, x, momentum: _new_running(m, v, x, momentum, correction=1),
+        cases=_running_cases,
+        mistakes={
+            "turned the momentum round; in PyTorch it is the weight of the new value": (
+                lambda m, v, x, momentum: _new_running(m, v, x, 1 - momentum, correction=1)
+            ),
+            "kept the biased variance; the running one is unbiased": (
+                lambda m, v, x, momentum: _new_running(m, v, x, momentum, correction=0)
+            ),
+            "turned the momentum round (in PyTorch it is the weight of the new value) and kept the biased "
+            "variance": lambda m, v, x, momentum: _new_running(m, v, x, 1 - momentum, correction=0),
+            "returned the variance before the mean": (
+                lambda m, v, x, momentum: _new_running(m, v, x, momentum, correction=1)[::-1]
+            ),
+        },
+    ),
+    "fold_batch_norm": Exercise(
+        title="Folding batch norm",
+        signature="fold(weight, bias, running_mean, running_var, gamma, beta, eps)",
+        task="folds a batch norm in eval mode into the convolution before it, and returns its new "
+        "(weight, bias)",
+        reference=_folded,
+        cases=_folding_cases,
+        mistakes={
+            "left the old bias unscaled": lambda w, b, m, v, g, beta, eps: (
+                _folded(w, b, m, v, g, beta, eps)[0],
+                b - m * g / (v + eps).sqrt() + beta,
+            ),
+            "lost the convolution's own bias": (
+                lambda w, b, m, v, g, beta, eps: _folded(w, 0 * b, m, v, g, beta, eps)
+            ),
+            "divided by the variance, not the std": (
+                lambda w, b, m, v, g, beta, eps: _folded(w, b, m, (v + eps) ** 2 - eps, g, beta, eps)
+            ),
+            EPS_FORGOTTEN: lambda w, b, m, v, g, beta, eps: _folded(w, b, m, v, g, beta, 0),
+            "scaled the input channels of the weight; γ and σ belong to the output channels": (
+                lambda w, b, m, v, g, beta, eps: (
+                    _folded(w.transpose(0, 1), b, m, v, g, beta, eps)[0].transpose(0, 1),
+                    _folded(w, b, m, v, g, beta, eps)[1],
+                )
+            ),
+        },
+    ),
+    "layer_norm": Exercise(
+        title="Layer norm",
+        signature="layer_norm(x, weight, bias, eps)",
+        task="normalizes each token of sequences (N, L, D) over its D features, then restores with γ and "
+        "β, the weight and bias of shape (D,)",
+        reference=lambda x, w, b, eps: functional.layer_norm(x, w.shape, w, b, eps),
+        cases=_token_cases(bias=True),
+        mistakes={
+            **wrong_stds(lambda norm, x, w, b, eps: norm(x, (-1,), eps) * w + b),
+            "averaged over the sequence as well; each token has its own statistics": (
+                lambda x, w, b, eps: standard(x, (1, 2), eps) * w + b
+            ),
+            "averaged over the sequence instead of the features": (
+                lambda x, w, b, eps: standard(x, (1,), eps) * w + b
+            ),
+            "normalized over batch and sequence, as batch norm does": (
+                lambda x, w, b, eps: standard(x, (0, 1), eps) * w + b
+            ),
+            "forgot to subtract the mean": (
+                lambda x, w, b, eps: x / (x.var(-1, correction=0, keepdim=True) + eps).sqrt() * w + b
+            ),
+            "divided by the root mean square; that is RMS norm": (
+                lambda x, w, b, eps: functional.rms_norm(x, w.shape, w, eps) + b
+            ),
+            "left out γ and β": lambda x, w, b, eps: standard(x, (-1,), eps),
+        },
+    ),
+    "rms_norm": Exercise(
+        title="RMS norm",
+        signature="rms_norm(x, weight, eps)",
+        task="divides each token of sequences (N, L, D) by the root mean square of its D features, and "
+        "multiplies by γ, the weight of shape (D,)",
+        reference=lambda x, w, eps: functional.rms_norm(x, w.shape, w, eps),
+        cases=_token_cases(bias=False),
+        mistakes={
+            "subtracted the mean; that is layer norm": lambda x, w, eps: standard(x, (-1,), eps) * w,
+            "divided by the std; RMS is measured from zero, not from the mean": (
+                lambda x, w, eps: x / (x.var(-1, correction=0, keepdim=True) + eps).sqrt() * w
+            ),
+            "forgot the root": lambda x, w, eps: x / (x.square().mean(-1, keepdim=True) + eps) * w,
+            "summed the squares instead of averaging them": (
+                lambda x, w, eps: x / (x.square().sum(-1, keepdim=True) + eps).sqrt() * w
+            ),
+            "averaged over the sequence as well; each token has its own": (
+                lambda x, w, eps: x / (x.square().mean((1, 2), keepdim=True) + eps).sqrt() * w
+            ),
+            EPS_OUTSIDE.replace("std", "root").replace("variance", "mean square"): (
+                lambda x, w, eps: x / (x.square().mean(-1, keepdim=True).sqrt() + eps) * w
+            ),
+            EPS_FORGOTTEN: lambda x, w, eps: x / x.square().mean(-1, keepdim=True).sqrt() * w,
+            "left out γ": lambda x, w, eps: x / (x.square().mean(-1, keepdim=True) + eps).sqrt(),
+        },
+    ),
+    "instance_norm": Exercise(
+        title="Instance norm",
+        signature="instance_norm(x, eps)",
+        task="normalizes each channel of each image (N, C, H, W) by itself",
+        reference=lambda x, eps: functional.instance_norm(x, eps=eps),
+        cases=feature_cases(params=False),
+        mistakes={
+            **wrong_stds(lambda norm, x, eps: norm(x, (2, 3), eps)),
+            "averaged over the batch as well; that is batch norm": (
+                lambda x, eps: standard(x, (0, 2, 3), eps)
+            ),
+            "averaged over the channels as well; that is layer norm": (
+                lambda x, eps: standard(x, (1, 2, 3), eps)
+            ),
+            "averaged over one spatial axis only": lambda x, eps: standard(x, (3,), eps),
+        },
+    ),
+    "group_norm": Exercise(
+        title="Group norm",
+        signature="group_norm(x, num_groups, eps)",
+        task="normalizes num_groups groups of neighbouring channels of each image (N, C, H, W)",
+        reference=lambda x, groups, eps: functional.group_norm(x, groups, eps=eps),
+        cases=_group_cases,
+        mistakes={
+            **wrong_stds(lambda norm, x, groups, eps: _grouped(lambda v: norm(v, (2,), eps), x, groups)),
+            "averaged over the batch as well; each image has its own statistics": (
+                lambda x, groups, eps: _grouped(lambda v: standard(v, (0, 2), eps), x, groups)
+            ),
+            "put every G-th channel into a group; a group is C/G channels in a row": _interleaved,
+            "made groups of num_groups channels; it is the number of groups": (
+                lambda x, groups, eps: functional.group_norm(x, x.shape[1] // groups, eps=eps)
+            ),
+            "normalized each channel by itself; that is instance norm": (
+                lambda x, groups, eps: standard(x, (2, 3), eps)
+            ),
+            "put all channels into one group": lambda x, groups, eps: standard(x, (1, 2, 3), eps),
+        },
+    ),
+    "merge": Exercise(
+        title="Merging statistics",
+        signature="merge(counts, means, m2s)",
+        task="combines the parts of a whole, whose counts have shape (P,), means and sums of squared "
+        "deviations (P, C), into (count, mean, m2); parts may be empty, their mean and m2 are 0 "
+        "then",
+        reference=distributed.merge_moments,
+        cases=_part_cases,
+        mistakes={
+            "divided 0 by 0: a part may be empty": lambda n, m, m2: (
+                n.sum(),
+                _common_mean(n, m),
+                (n[:, None] * (m2 / n[:, None] + (m - _common_mean(n, m)) ** 2)).sum(0),
+            ),
+            "averaged the means without weighing them by the counts": lambda n, m, m2: _merged(
+                n, m, m2, m.mean(0)
+            ),
+            "forgot the spread of the parts' means around the common mean": lambda n, m, m2: (
+                n.sum(),
+                _common_mean(n, m),
+                m2.sum(0),
+            ),
+            "did not weigh the spread of the means by the counts": lambda n, m, m2: (
+                n.sum(),
+                _common_mean(n, m),
+                (m2 + (m - _common_mean(n, m)) ** 2).sum(0),
+            ),
+            "returned the variance instead of the sum of squared deviations": lambda n, m, m2: (
+                n.sum(),
+                _common_mean(n, m),
+                _merged(n, m, m2, _common_mean(n, m))[2] / n.sum(),
+            ),
+            CANCELS: lambda n, m, m2: (
+                n.sum(),
+                _common_mean(n, m),
+                (m2 + n[:, None] * m**2).sum(0) - n.sum() * _common_mean(n, m) ** 2,
+            ),
+        },
+    ),
+}

@@ -1,0 +1,62 @@
+"""Exercises of chapters 14 and 15: choosing a norm, and judging claims."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from normtut.book.exercises.engine import Args, Exercise
+
+__all__ = ["EXERCISES"]
+
+
+def _model_cases(_: torch.Generator) -> Iterator[Args]:
+    """Models of which some biases are without effect: those before a norm that subtracts the mean."""
+    conv = nn.Conv2d
+    yield (nn.Sequential(conv(3, 4, 4, 2), nn.ReLU(), conv(4, 6, 4, 2), nn.InstanceNorm2d(6)),)
+    yield (nn.Sequential(conv(3, 4, 3), nn.BatchNorm2d(4), conv(4, 5, 3, bias=False), nn.BatchNorm2d(5)),)
+    yield (nn.Sequential(conv(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4)),)
+    yield (nn.Sequential(conv(3, 8, 3), nn.GroupNorm(2, 8), nn.BatchNorm2d(8)),)
+    yield (nn.Sequential(nn.BatchNorm2d(3), conv(3, 7, 3)),)
+
+
+def _dead(
+    model: nn.Sequential, *, norms: tuple[type, ...] = (nn.BatchNorm2d, nn.InstanceNorm2d), far: bool = False
+) -> int:
+    before = [m for m in model if not far or not isinstance(m, nn.ReLU)]
+    return sum(
+        conv.bias.numel()
+        for conv, norm in itertools.pairwise(before)
+        if isinstance(conv, nn.Conv2d) and conv.bias is not None and isinstance(norm, norms)
+    )
+
+
+EXERCISES = {
+    "dead_biases": Exercise(
+        title="How many biases are dead?",
+        signature="dead_biases(model)",
+        task="counts the bias parameters of an nn.Sequential that have no effect: those of convolutions "
+        "directly followed by a BatchNorm2d or InstanceNorm2d",
+        reference=_dead,
+        cases=_model_cases,
+        mistakes={
+            "counted the layers; each has as many biases as output channels": lambda model: sum(
+                _dead(nn.Sequential(*pair)) > 0 for pair in itertools.pairwise(model)
+            ),
+            "counted biases before a GroupNorm too; it keeps how channels of a group differ": (
+                lambda model: _dead(model, norms=(nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm))
+            ),
+            "left out InstanceNorm2d": lambda model: _dead(model, norms=(nn.BatchNorm2d,)),
+            "left out BatchNorm2d": lambda model: _dead(model, norms=(nn.InstanceNorm2d,)),
+            "looked past what lies between; the norm must follow directly": (
+                lambda model: _dead(model, far=True)
+            ),
+            "counted the biases of all convolutions": lambda model: sum(
+                m.bias.numel() for m in model if isinstance(m, nn.Conv2d) and m.bias is not None
+            ),
+        },
+    ),
+}
