@@ -25,25 +25,19 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
-from torchvision.datasets import ImageFolder
+from torchvision.datasets import CIFAR10, ImageFolder
 
 from normtut import ChannelStats, dataset_stats
 from normtut.data import PhotoPatches, photos
-from normtut.folders import image_files
+from normtut.statistics import image_files
 
 
-class InMemory(Dataset):
-    """Like torchvision's CIFAR10: uint8 pixels in memory, items as PIL images."""
+class InMemory(CIFAR10):
+    """torchvision's CIFAR10 with pixels of our own."""
 
     def __init__(self, data: np.ndarray, transform: Any = None) -> None:
-        self.data, self.transform = data, transform
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, i: int) -> tuple[Any, int]:
-        image = Image.fromarray(self.data[i])
-        return (self.transform(image) if self.transform else image), 0
+        self.data, self.targets = data, [0] * len(data)
+        self.transform, self.target_transform = transform, None
 
 
 def real_patches(n: int) -> np.ndarray:

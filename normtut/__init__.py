@@ -60,7 +60,7 @@ _SUBMODULES = (
     "distributed",
     "exercises",
     "experiments",
-    "folders",
+    "files",
     "functional",
     "layers",
     "plots",
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from . import distributed as distributed
     from . import exercises as exercises
     from . import experiments as experiments
-    from . import folders as folders
+    from . import files as files
     from . import functional as functional
     from . import layers as layers
     from . import plots as plots

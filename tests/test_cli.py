@@ -1,4 +1,4 @@
-"""``normtut stats`` and `normtut.folders.scan` on real files, in real processes."""
+"""``normtut stats`` and `normtut.statistics.scan` on real files, in real processes."""
 
 import io
 import json
@@ -24,7 +24,7 @@ import normtut
 from normtut import ChannelStats, dataset_stats
 from normtut.cli import main
 from normtut.data import PhotoPatches, photos
-from normtut.folders import FileError, Report, image_files, scan, to_array
+from normtut.statistics import FileError, Report, image_files, scan, to_array
 
 PHOTO = photos("cat")["cat"]
 
@@ -279,7 +279,6 @@ def bad(folder, monkeypatch):
     (folder / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "truncated.png").write_bytes((folder / "class 0" / "0.png").read_bytes()[:-60])
     (folder / "empty.png").touch()
-    (folder / "notes.txt").write_text("not an image")
     (folder / "lies.jpg").write_text("<svg/>")
     save(folder / "floats.tif", np.zeros((3, 3), np.float32))
     os.mkfifo(folder / "pipe")
@@ -291,7 +290,6 @@ def bad(folder, monkeypatch):
         "truncated.jpg": "runcated",
         "truncated.png": "",
         "empty.png": "empty file",
-        "notes.txt": "not an image",
         "lies.jpg": "not an image",
         "floats.tif": "mode F",
         "pipe": "not a regular file",
@@ -316,6 +314,25 @@ def test_bad_files_are_skipped_counted_and_listed(bad, capsys, workers):
     assert stats_json(capsys, folder) == (0, {**result, "skipped": []})
 
 
+def test_what_is_no_image_by_name_and_by_contents_is_ignored(folder, capsys):
+    for name in ("labels.csv", "Thumbs.db", "README", "notes.txt"):
+        (folder / name).write_text("not an image")
+    _, expected = stats_json(capsys, folder / "class 0")
+    save(folder / "class 0" / "no suffix", noise(4, 4, 3), format="PNG")  # an image all the same
+    status, result = stats_json(capsys, folder)
+    assert (status, result["images"], result["skipped"]) == (0, 11, [])
+    assert [os.path.basename(p) for p in result["ignored"]] == [
+        "README",
+        "Thumbs.db",
+        "labels.csv",
+        "notes.txt",
+    ]
+    assert expected["ignored"] == []
+    assert main(["stats", "--quiet", "--strict", str(folder)]) == 0
+    assert "4 ignored, which are no images:" in capsys.readouterr().out
+    assert scan(folder).stats == dataset_stats(folder, progress=False)
+
+
 def test_the_table_lists_them_too(bad, capsys):
     folder, reasons = bad
     assert main(["stats", "--quiet", str(folder)]) == 1
@@ -323,7 +340,7 @@ def test_the_table_lists_them_too(bad, capsys):
     assert f"{len(reasons)} skipped:" in out
     for name in reasons:
         assert f"{folder / name}: " in out
-    with pytest.warns(UserWarning, match="9 files were skipped: .*; and 6 more"):
+    with pytest.warns(UserWarning, match="8 files were skipped: .*; and 5 more"):
         dataset_stats(folder, progress=False)
 
 
@@ -501,6 +518,66 @@ def test_an_array_is_no_image():
         to_array(noise(4, 4, 3))
 
 
+def test_a_subfolder_that_cannot_be_read_is_listed(folder, capsys, monkeypatch):
+    (folder / "locked").mkdir()
+    walk = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return walk(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    status, result = stats_json(capsys, folder)
+    assert (status, result["images"]) == (1, 10)
+    reason = "folder not read: Permission denied"
+    assert result["skipped"] == [{"path": str(folder / "locked"), "reason": reason}]
+    with pytest.raises(FileError, match=reason):
+        scan(folder, strict=True)
+    with pytest.raises(PermissionError):
+        image_files(folder / "locked")
+    assert main(["stats", str(folder / "locked")]) == 2
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_full_disk_is_told_in_one_line(tmp_path):
+    save(tmp_path / "1.png", noise(4, 4, 3))
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "normtut", "stats", "--quiet", str(tmp_path)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "normtut: the output could not be written: [Errno 28] No space left on device"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("environment", "arguments", "status", "says"),
+    [
+        ({"RANK": "3"}, [], 0, ""),
+        ({"RANK": "1", "WORLD_SIZE": "4"}, [], 0, ""),  # of a job scheduler: there is nowhere to meet
+        ({"RANK": "0", "WORLD_SIZE": "abc"}, [], 2, "WORLD_SIZE must be a number, got 'abc'"),
+        (
+            {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"},
+            ["--backend", "nccl"],
+            2,
+            "--backend nccl needs a CUDA device",
+        ),
+        ({}, ["--timeout", "9" * 30], 0, ""),
+    ],
+)
+def test_a_stray_environment(tmp_path, capsys, monkeypatch, environment, arguments, status, says):
+    if "nccl" in arguments and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    save(tmp_path / "1.png", noise(4, 4, 3))
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert main(["stats", "--quiet", str(tmp_path), *arguments]) == status
+    assert says in capsys.readouterr().err
+
+
 # -- stopped, shared, killed ----------------------------------------------------------------------------
 
 
@@ -518,14 +595,16 @@ def test_stop_gives_what_has_been_counted(tmp_path):
 
 
 def test_shares_add_up(folder):
-    (folder / "bad.txt").write_text("x")
+    (folder / "bad.png").write_text("x")
+    (folder / "labels.txt").write_text("x")
     whole = scan(folder, batch_size=2)
     for world in (2, 3, 11):
         merged = Report()
         for rank in reversed(range(world)):
             merged.merge(scan(folder, batch_size=2, share=(rank, world)))
         assert merged.stats == whole.stats
-        assert [str(e) for e in merged.skipped] == [str(e) for e in whole.skipped]
+        for kind in ("skipped", "ignored"):
+            assert [str(e) for e in getattr(merged, kind)] == [str(e) for e in getattr(whole, kind)] != []
         assert (merged.sizes, merged.notes) == (whole.sizes, whole.notes)
     report = scan(folder, share=(0, 2))
     save(folder / "new.png")
@@ -574,6 +653,23 @@ def test_torchrun_prints_the_same_digits(folder, world, capsys):
     out, err, status = finish(torchrun(world, "stats", "--json", "--quiet", folder))
     assert status == 0, err
     assert json.loads(out) == expected  # printed once
+
+
+@pytest.mark.slow
+def test_processes_that_see_different_files_say_so_before_they_count(folder, tmp_path):
+    script = tmp_path / "different.py"
+    script.write_text(
+        "import os, sys\nfrom normtut.cli import main\nfrom normtut.statistics import folders\n"
+        "files = folders.image_files\n"
+        "folders.image_files = lambda *a, **k: files(*a, **k)[int(os.environ['RANK']):]\n"
+        "def read(*a): raise SystemExit('read a file')\nfolders._read = read\nsys.exit(main())\n"
+    )
+    command = ("torch.distributed.run", "--standalone", "--nproc-per-node", 2, script)
+    out, err, status = finish(start(*command, "stats", "--quiet", folder))
+    assert status != 0
+    assert out == ""
+    assert "the processes see different files" in err
+    assert "read a file" not in err
 
 
 @pytest.mark.slow

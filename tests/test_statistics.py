@@ -7,7 +7,9 @@ import math
 import os
 import pickle
 import signal
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from pathlib import Path
@@ -30,14 +32,15 @@ from torch.utils.data import (
     Subset,
     SubsetRandomSampler,
 )
-from torchvision import transforms
+from torchvision import datasets, transforms
 from torchvision.transforms import v2
 
 import normtut
-from normtut import ChannelStats, dataset_stats, statistics
-from normtut._exact import Moments, exact_sums
+from normtut import ChannelStats, dataset_stats
 from normtut.data import PhotoPatches
 from normtut.distributed import run_workers
+from normtut.statistics import Sums, counts
+from normtut.statistics.exact import exact_sums
 
 PARTS = ("image_means", "image_stds", "batch_stds")
 
@@ -91,7 +94,6 @@ def layouts(x: torch.Tensor) -> dict[str, torch.Tensor]:
         "channels last": x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2),
         "rows and columns swapped": x.transpose(2, 3).contiguous().transpose(2, 3),
         "every second column": padded[..., 1::2],
-        "more batch axes": x.contiguous()[:, None],
     }
 
 
@@ -165,7 +167,7 @@ def test_order_batches_and_grouping_do_not_matter(x, data):
 @pytest.mark.parametrize("piece", [2**10, 2**19])
 def test_large_images_stay_exact(monkeypatch, shape, piece):
     # Float32 would lose the last bits if more than 256 squares were added up in it.
-    monkeypatch.setattr(statistics, "_PIECE", piece)
+    monkeypatch.setattr(counts, "_PIECE", piece)
     x = np.random.default_rng(0).integers(250, 256, shape, dtype=np.uint8)
     for batch, dtype, top in ((x, np.uint8, 255), (x.astype(np.uint16) * 257, np.uint16, 65535)):
         for view in list(layouts(torch.from_numpy(batch)).values())[:2] if dtype == np.uint8 else [batch]:
@@ -180,7 +182,7 @@ def test_large_images_stay_exact(monkeypatch, shape, piece):
 def test_large_float_images_stay_exact(monkeypatch):
     x = torch.rand(3, 2, 40, 50)
     whole = ChannelStats(x)
-    monkeypatch.setattr(statistics, "_PIECE", 1000)  # less than an image
+    monkeypatch.setattr(counts, "_PIECE", 1000)  # less than an image
     pieces = ChannelStats(x)
     for name in ("mean", "std", "min", "max"):
         assert getattr(pieces, name) == getattr(whole, name)
@@ -340,7 +342,7 @@ def test_repeat():
 @pytest.mark.parametrize(
     ("batch", "error", "message"),
     [
-        (torch.rand(4, 4), ValueError, r"\(…, C, H, W\), got shape \(4, 4\)"),
+        (torch.rand(4, 4), ValueError, r"\(C, H, W\), got shape \(4, 4\)"),
         (torch.ones(1, 3, 2, 2, dtype=torch.int64), TypeError, "got torch.int64"),
         (torch.ones(1, 3, 2, 2, dtype=torch.bool), TypeError, "got torch.bool"),
         (torch.ones(1, 3, 2, 2, dtype=torch.complex64), TypeError, "got torch.complex64"),
@@ -348,7 +350,7 @@ def test_repeat():
         (torch.rand(2, 1, 4, 4), ValueError, "1 channels cannot be counted with images of 3"),
         (torch.tensor([math.nan, 1, math.inf]).view(3, 1, 1), ValueError, "1 NaN and 1 infinite"),
         (torch.full((3, 2, 2), 1e160, dtype=torch.float64), ValueError, "12 infinite"),
-        (np.zeros((2, 20, 30, 3), np.float32), ValueError, r"\(2, 20, 30, 3\) looks like \(…, H, W, C\)"),
+        (np.zeros((2, 20, 30, 3), np.float32), ValueError, r"\(2, 20, 30, 3\) looks like \(N, H, W, C\)"),
         (torch.zeros(2, 20, 30, 3, dtype=torch.uint8), ValueError, "does have 20 channels"),
     ],
 )
@@ -393,6 +395,41 @@ def test_merging_other_channels_changes_nothing():
     assert stats == before
 
 
+def test_threads_sharing_one_lose_nothing(monkeypatch):
+    batches = torch.randint(0, 256, (400, 1, 1, 2, 2)).byte()
+    expected = ChannelStats(*batches)
+    add = counts.Counts.__add__
+
+    def slowly(self, other):
+        total = add(self, other)
+        time.sleep(1e-5)  # lets another thread run between reading and writing
+        return total
+
+    monkeypatch.setattr(counts.Counts, "__add__", slowly)
+    stats = ChannelStats()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(stats.update, batches[::2]))
+        list(pool.map(stats.merge, [ChannelStats(b) for b in batches[1::2]]))
+    assert stats == expected
+
+
+def test_sums_of_bright_images_may_need_more_than_64_bits():
+    n, pixels = 40, 2**27  # of each image, all white
+    s1, s2 = (np.full((n, 1), pixels * 65535**k) for k in (1, 2))
+    white = np.array([65535])
+    found = counts.from_level_sums(np.full(n, pixels), s1, s2, white, white, 65535)
+    assert n * pixels * 65535**2 > 2**63
+    assert (found.pixels.mean, found.pixels.std, found.image_stds.mean) == ((1.0,), (0.0,), (0.0,))
+
+
+def test_an_image_too_large_for_64_bits_is_refused(monkeypatch):
+    monkeypatch.setattr(counts, "_LARGEST", 99)
+    assert ChannelStats(torch.zeros(1, 1, 9, 11).to(torch.uint16)).count == 99
+    for dtype in (torch.uint8, torch.uint16):
+        with pytest.raises(ValueError, match="an image of 10 × 10 pixels is too large to be counted"):
+            ChannelStats(torch.zeros(1, 1, 10, 10).to(dtype))
+
+
 # -- kept and sent --------------------------------------------------------------------------------------
 
 
@@ -411,9 +448,7 @@ def test_state_survives_json_pickle_and_torch_save(x):
     assert ChannelStats().load_state_dict(ChannelStats().state_dict()) == ChannelStats()
 
 
-@pytest.mark.parametrize(
-    "damage", [{}, {"pixels": 3}, {"min": []}, {"pixels": [1, [[1, 0]], [[1, 1]]]}, {"levels": [[1] * 256]}]
-)
+@pytest.mark.parametrize("damage", [{}, {"pixels": 3}, {"min": []}, {"pixels": [1, [[1, 0]], [[1, 1]]]}])
 def test_damaged_state_changes_nothing(damage):
     stats = ChannelStats(torch.rand(2, 1, 4, 4))
     before = copy.deepcopy(stats)
@@ -423,7 +458,7 @@ def test_damaged_state_changes_nothing(damage):
     assert stats == before
 
 
-STATE = ChannelStats(torch.tensor([51, 204], dtype=torch.uint8).view(2, 1, 1, 1), levels=True).state_dict()
+STATE = ChannelStats(torch.tensor([51, 204], dtype=torch.uint8).view(2, 1, 1, 1)).state_dict()
 
 
 @pytest.mark.parametrize(
@@ -438,15 +473,14 @@ STATE = ChannelStats(torch.tensor([51, 204], dtype=torch.uint8).view(2, 1, 1, 1)
         ({"min": [0.9]}, "min and max must be finite, and in order"),
         ({"pixels": [-5, [[1, 1]], [[1, 1]]]}, r"pixels must be a positive number, got -5"),
         ({"pixels": [2.0, [[1, 1]], [[1, 1]]]}, r"pixels must be a positive number, got 2\.0"),
-        ({"pixels": [5, [[10, 1]], [[1, 1]]], "levels": None}, "sum of squares of pixels"),
+        ({"pixels": [5, [[10, 1]], [[1, 1]]]}, "sum of squares of pixels"),
         ({"image_stds": [2, [[1, 1]], [[-1, 1]]]}, "sum of squares of image_stds"),
         ({"image_means": None}, "image_means is missing"),
         (dict.fromkeys(("pixels", *PARTS)), "pixels is missing"),
         (dict.fromkeys(PARTS), "image_means is missing"),
         ({"image_means": [1, [[1, 2]], [[1, 4]]]}, "2 pixels, 1 and 2 images, 1 batches"),
         ({"batch_stds": [3, [[1, 2]], [[1, 4]]]}, "2 pixels, 2 and 2 images, 3 batches"),
-        ({"levels": [[3, -1, *[0] * 254]]}, "levels are not those of all pixels"),
-        ({"levels": [[2, *[0] * 255]]}, "levels are not those of all pixels"),
+        ({"notes": 3}, "has no attribute"),
     ],
 )
 def test_a_state_that_contradicts_itself_says_where(damage, message):
@@ -476,46 +510,6 @@ def test_channels_last_and_pil_images():
     assert wide.channels == 20
     features = torch.rand(2, 64, 4, 4)  # of a network: channels first, whatever their number
     assert ChannelStats(features).channels == 64
-
-
-@given(levels, st.floats(0, 1))
-def test_quantiles_are_numpys_however_the_pixels_come(x, q):
-    x = x.astype(np.uint8)
-    stats = ChannelStats(x, levels=True)
-    expected = np.quantile(x.swapaxes(0, 1).reshape(x.shape[1], -1).astype(float), q, axis=1) / 255
-    assert stats.quantile(q) == pytest.approx(expected.tolist(), rel=1e-12, abs=1e-15)
-    assert stats.median == stats.quantile(0.5)
-    assert (stats.quantile(0), stats.quantile(1)) == (stats.min, stats.max)
-    parts = ChannelStats(levels=True)
-    for image in torch.from_numpy(x).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2):
-        parts.update(image)
-    restored = ChannelStats().load_state_dict(json.loads(json.dumps(parts.state_dict())))
-    assert restored.quantile(q) == stats.quantile(q)
-    assert (parts + stats).median == stats.median
-    assert stats.mean == ChannelStats(x).mean
-
-
-def test_quantiles_of_every_kind_of_data(tmp_path):
-    expected = tuple(np.median(PATCHES.data.reshape(-1, 3), axis=0) / 255)
-    for i, image in enumerate(PATCHES.data):
-        PIL.Image.fromarray(image).save(tmp_path / f"{i}.png")
-    loader = DataLoader(Items(as_tensors()), batch_size=50)
-    for data in (PATCHES, PATCHES.data, Items(as_tensors()), loader, tmp_path):
-        assert dataset_stats(data, levels=True, progress=False).median == expected
-    assert dataset_stats(tmp_path, progress=False).median == expected
-
-
-def test_no_quantiles_where_levels_are_not_known():
-    x = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
-    counted = ChannelStats(x, levels=True)
-    with pytest.raises(ValueError, match=r"q must be between 0 and 1, got 1\.5"):
-        counted.quantile(1.5)
-    mixed = counted + ChannelStats(x)
-    floats = ChannelStats(x / 255, levels=True)
-    for stats in (ChannelStats(x), mixed, floats, counted.after(0.5, 0.5)):
-        with pytest.raises(ValueError, match="of uint8 pixels only, counted with levels=True"):
-            stats.quantile(0.5)
-    assert counted.after(0.5, 0.5).mean == ChannelStats(x).after(0.5, 0.5).mean
 
 
 def test_arrays_as_they_come():
@@ -670,8 +664,20 @@ def test_images_of_different_sizes_and_gray_ones():
     assert stats.batch_stds.count == 2
     gray = dataset_stats(Items([im.convert("L") for im in images]), progress=False)
     assert gray.channels == 1
-    with pytest.raises(ValueError, match="channels cannot be counted"):
-        dataset_stats(Items([images[0], images[1].convert("L")]), progress=False)
+
+
+def test_gray_among_colour_counts_as_equal_channels_in_data_sets_too():
+    colour, gray = torch.randint(0, 256, (5, 3, 6, 7)).byte(), torch.randint(0, 256, (4, 1, 6, 7)).byte()
+    expected = ChannelStats(colour, gray.expand(-1, 3, -1, -1))
+    mixed = [colour[0], gray[0], gray[1], *colour[1:3], gray[2], gray[3], *colour[3:]]
+    as_pil = [v2.functional.to_pil_image(x) for x in mixed]
+    as_arrays = [x.permute(1, 2, 0).numpy() if len(x) == 3 else x[0].numpy() for x in mixed]
+    for items in (mixed, as_pil, as_arrays):
+        for batch_size in (1, 2, 9):
+            with pytest.warns(UserWarning, match="4 of 9 images: gray, counted as R = G = B"):
+                same(dataset_stats(Items(items), batch_size=batch_size, progress=False), expected)
+    with pytest.raises(ValueError, match="with 3 channels cannot be counted with images of 4"):
+        dataset_stats(Items([torch.rand(4, 5, 5), colour[0]]), progress=False)
 
 
 @pytest.mark.parametrize(
@@ -725,21 +731,17 @@ def test_without_batches_a_loader_gives_images():
         ([(torch.zeros(28, 28), torch.zeros(28, 28))] * 4, {}, r"\(2, 28, 28\) may be"),
         ([(torch.zeros(28, 28), torch.zeros(10))] * 4, {}, r"\(2, 28, 28\) may be"),
         (
-            [(torch.zeros(3, 8, 8), 1)] * 4,
-            {"collate_fn": lambda items: tuple(zip(*items, strict=True))},
-            "got tuple",
-        ),
-        (
             [(PICTURE, PICTURE)] * 4,
             {"collate_fn": lambda items: items[0], "batch_size": 1},
             "2 images, or an image",
         ),
         ([(PICTURE, PICTURE)] * 4, {"batch_size": None}, "2 images, or an image"),
-        ([torch.zeros(20, 28, 28)] * 4, {"batch_size": None}, r"\(20, 28, 28\) may be"),
+        ([torch.zeros(20, 28, 28)] * 4, {"batch_size": None}, r"a tensor of shape \(20, 28, 28\) holds"),
         ([(torch.zeros(3, 8, 8), torch.zeros(3, 8, 8))] * 4, {"batch_size": None}, "2 images, or an image"),
-        ([np.zeros((32, 32, 3), np.float32)] * 4, {}, r"\(2, 32, 32, 3\) looks like \(N, H, W, C\)"),
-        ([np.zeros((32, 32, 3), np.uint8)] * 4, {}, r"\(2, 32, 32, 3\) looks like \(N, H, W, C\)"),
-        ([np.zeros((3, 32, 32), np.float32)] * 4, {"collate_fn": list}, r"\(3, 32, 32\) looks like"),
+        ([np.zeros((32, 32, 3), np.float32)] * 4, {}, r"\(2, 32, 32, 3\) holds .* say channel_dim=-1"),
+        ([np.zeros((32, 32, 3), np.uint8)] * 4, {}, r"\(2, 32, 32, 3\) holds .* say channel_dim=-1"),
+        ([np.zeros((3, 32, 3), np.float32)] * 4, {"collate_fn": list}, r"an array of shape \(3, 32, 3\)"),
+        ([torch.zeros(1, 32, 32, 20)] * 4, {}, r"\(2, 1, 32, 32, 20\) holds"),
     ],
 )
 def test_a_batch_whose_axes_are_not_clear_is_refused(items, options, message):
@@ -773,9 +775,14 @@ def _shared(rank: int, world: int):
     items = Items(as_tensors(9))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for sampler in (DistributedSampler(items, shuffle=False), range(rank, 9, world)):
-            stats = dataset_stats(DataLoader(items, 2, sampler=sampler), progress=False)
-        return stats.all_reduce().state_dict()
+        even = Items(as_tensors(8))
+        dataset_stats(DataLoader(even, 2, sampler=DistributedSampler(even)), progress=False)
+        stats = dataset_stats(DataLoader(items, 2, sampler=range(rank, 9, world)), progress=False)
+    with pytest.warns(
+        UserWarning, match="deals 10 images to 2 processes, of a data set of 9: it repeats some"
+    ):
+        dataset_stats(DataLoader(items, 2, sampler=DistributedSampler(items)), progress=False)
+    return stats.all_reduce().state_dict()
 
 
 def test_a_loader_that_gives_what_it_should_is_not_warned_about():
@@ -806,28 +813,53 @@ class Inverted(PhotoPatches):
         return PIL.ImageOps.invert(image), label
 
 
-class Counting(PhotoPatches):
-    calls = 0
+class Random(PhotoPatches):
+    """Holds pixels, and gives them mirrored now and then."""
 
     def __getitem__(self, index):
-        Counting.calls += 1
-        return super().__getitem__(index)
+        image, label = super().__getitem__(index)
+        return PIL.Image.new("RGB", image.size) if index == 100 else image, label
 
 
-def test_pixels_in_memory_are_used_only_where_they_are_what_the_items_show():
-    counting = Counting(train=False)
-    same(dataset_stats(counting, progress=False))
-    assert Counting.calls == 3
+class Unread(PhotoPatches):
+    """Whose pixels are read without asking for an item."""
+
+    def __len__(self):
+        return 0
+
+
+def test_pixels_in_memory_are_used_only_where_the_class_is_known_to_give_them():
+    assert dataset_stats(Unread(train=False), progress=False) == EXPECTED
     inverted = dataset_stats(Inverted(train=False), progress=False)
     assert inverted.mean == pytest.approx([1 - m for m in EXPECTED.mean], rel=1e-14)
+    assert dataset_stats(Random(train=False), progress=False).mean < EXPECTED.mean
     halved = PhotoPatches(train=False, transform=lambda image: v2.functional.pil_to_tensor(image) // 2)
     assert max(dataset_stats(halved, progress=False).max) < 0.5
-    gray = torch.randint(0, 256, (9, 5, 5), dtype=torch.uint8)
-    mnist = Items([(PIL.Image.fromarray(x.numpy()), 0) for x in gray], data=gray)
-    same(dataset_stats(mnist, progress=False), ChannelStats(gray[:, None]))
-    held = PATCHES.data[:9].transpose(0, 3, 1, 2)
-    svhn = Items([(x.permute(1, 2, 0).numpy(), 0) for x in as_tensors(9)], data=held)
-    same(dataset_stats(svhn, progress=False), ChannelStats(*as_tensors(9)))
+
+
+def _with_pixels(kind, data, **attributes):
+    """One of torchvision's data sets, without its files."""
+    made = kind.__new__(kind)
+    made.__dict__.update(data=data, transform=None, target_transform=None, transforms=None, **attributes)
+    return made
+
+
+def test_torchvisions_data_sets_are_read_from_memory_and_give_what_their_items_do():
+    rgb = torch.randint(0, 256, (9, 3, 5, 5)).byte().numpy()
+    gray = torch.randint(0, 256, (9, 5, 5)).byte()
+    labels = {"targets": [0] * 9, "labels": np.zeros(9, np.int64), "classes": []}
+    for kind, data in (
+        (datasets.CIFAR10, rgb.transpose(0, 2, 3, 1)),
+        (datasets.CIFAR100, rgb.transpose(0, 2, 3, 1)),
+        (datasets.SVHN, rgb),
+        (datasets.STL10, rgb),
+        (datasets.MNIST, gray),
+        (datasets.FashionMNIST, gray),
+    ):
+        made = _with_pixels(kind, data, **labels)
+        found = dataset_stats(made, progress=False)
+        assert found.batch_stds.count == 1, kind  # one batch of 8192, not of 32
+        same(found, dataset_stats(Items([made[i] for i in range(9)]), batch_size=4, progress=False))
 
 
 def test_normalized_or_unscaled_images_are_warned_about():
@@ -848,17 +880,20 @@ def test_normalized_or_unscaled_images_are_warned_about():
         (torch.rand(5, 5), ValueError, r"3 or 4 axes; got \(5, 5\)"),
         (torch.zeros(10, 32, 32, 3), ValueError, "which axis .* holds the channels"),
         (np.zeros((10, 3, 32, 3)), ValueError, "which axis"),
-        (np.zeros((10, 28, 28), np.uint8), ValueError, "gray .* needs an axis more"),
-        (torch.rand(10, 28, 28), ValueError, "gray .* needs an axis more"),
+        (np.zeros((10, 28, 28), np.uint8), ValueError, "'gray' if there is none"),
+        (torch.rand(10, 28, 28), ValueError, "'gray' if there is none"),
         (42, TypeError, "got int"),
         (b"pictures", TypeError, "a folder, got bytes"),
         ({"train": PATCHES}, TypeError, r"got dict; choose one of its parts \['train'\]"),
         (iter([torch.rand(3, 4, 4)]), TypeError, "got list_iterator"),
         (Items(["x.png"]), TypeError, "a PIL image, got str"),
-        (Items([{"picture": 1}]), TypeError, r"no image in an item with the keys \['picture'\]"),
-        (Items([torch.rand(2, 3, 4, 4)]), ValueError, "2 or 3 axes"),
-        (Items([np.zeros((3, 32, 32), np.float32)]), ValueError, r"\(3, 32, 32\) looks like \(C, H, W\)"),
-        (Items([torch.rand(32, 30, 3)]), ValueError, r"\(32, 30, 3\) looks like \(H, W, C\)"),
+        (Items([{"picture": 1}]), TypeError, r"no image under .* in an item with the keys \['picture'\]"),
+        (Items([{"image": 1, "png": 2}]), TypeError, "2 images under the usual names .* with key="),
+        (Items([torch.rand(2, 3, 4, 4)]), ValueError, r"a tensor of shape \(2, 3, 4, 4\) holds"),
+        (Items([np.zeros((6, 64, 48), np.float32)]), ValueError, r"an array of shape \(6, 64, 48\) holds"),
+        (Items([np.zeros((3, 32, 3), np.float32)]), ValueError, r"an array of shape \(3, 32, 3\) holds"),
+        (Items([torch.rand(32, 30, 3)]), ValueError, r"\(32, 30, 3\) holds .* say channel_dim=-1"),
+        (torch.rand(2, 3, 5, 6, 7), ValueError, r"\(2, 3, 5, 6, 7\) holds"),
         (Items([torch.tensor([0.5, math.nan]).view(1, 1, 2)]), ValueError, "1 NaN"),
         (Items([PIL.Image.new("F", (2, 2))]), ValueError, "no agreed levels"),
     ],
@@ -890,12 +925,73 @@ def test_channel_dim_settles_the_layout(tmp_path):
     x = torch.from_numpy(PATCHES.data)
     same(dataset_stats(x, channel_dim=-1, progress=False))
     assert dataset_stats(x, channel_dim=-3, progress=False).channels == 32
-    with pytest.raises(ValueError, match="channel_dim is for tensors and arrays only"):
-        dataset_stats(Items(as_tensors(3)), channel_dim=-1, progress=False)
     PIL.Image.fromarray(PATCHES.data[0]).save(tmp_path / "0.png")
     for folder in (tmp_path, str(tmp_path)):
-        with pytest.raises(ValueError, match="channel_dim is for tensors and arrays only"):
+        with pytest.raises(ValueError, match="channel_dim=7 has no meaning for the files of a folder"):
             dataset_stats(folder, channel_dim=7, progress=False)
+        with pytest.raises(ValueError, match="key='image' has no meaning"):
+            dataset_stats(folder, key="image", progress=False)
+    with pytest.raises(ValueError, match="channel_dim=-1 is for tensors and arrays, not for PIL images"):
+        dataset_stats(Items([PICTURE]), channel_dim=-1, progress=False)
+    with pytest.raises(ValueError, match=r"channel_dim=5, but there is no such axis in shape \(3, 4, 4\)"):
+        dataset_stats(Items([torch.rand(3, 4, 4)]), channel_dim=5, progress=False)
+    with pytest.raises(ValueError, match=r"channel_dim=0 is the first axis .* that of the images"):
+        dataset_stats(DataLoader(torch.rand(4, 3, 4, 4)), channel_dim=0, progress=False)
+    with pytest.raises(ValueError, match="the number of an axis or 'gray', got 'grey'"):
+        dataset_stats(Items([torch.rand(4, 4)]), channel_dim="grey", progress=False)
+
+
+def test_volumes_clips_and_many_bands_are_counted_along_the_axis_that_is_named():
+    volumes = torch.randint(0, 256, (4, 2, 5, 6, 7)).byte()
+    expected = ChannelStats(volumes.flatten(2, 3))
+    for axis in (1, -4):
+        same(dataset_stats(DataLoader(volumes, 3), channel_dim=axis, progress=False), expected)
+        same(dataset_stats(volumes, channel_dim=axis, progress=False), expected)
+        stats = ChannelStats()
+        stats.update(volumes, channel_dim=axis)
+        same(stats, expected)
+    for axis in (0, -4):
+        same(dataset_stats(Items(volumes), channel_dim=axis, progress=False), expected)
+    last = Items([v.movedim(0, -1).numpy() for v in volumes])
+    same(dataset_stats(last, channel_dim=-1, progress=False), expected)
+    assert dataset_stats(last, channel_dim=3, progress=False).notes == {
+        "read as arrays with channels last": 4
+    }
+    gray = ChannelStats(volumes[:, :1].flatten(2, 3))
+    same(dataset_stats(Items(volumes[:, 0]), channel_dim="gray", progress=False), gray)
+    same(dataset_stats(DataLoader(volumes[:, 0]), channel_dim="gray", progress=False), gray)
+    same(dataset_stats(volumes[:, 0], channel_dim="gray", progress=False), gray)
+    clips = volumes.movedim(1, 2)  # (N, T, C, H, W)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        same(dataset_stats(DataLoader(clips, 3), channel_dim=2, progress=False), expected)
+    same(dataset_stats(Items(clips), channel_dim=1, progress=False), expected)
+    bands = torch.rand(3, 13, 8, 9)
+    same(dataset_stats(Items(bands), channel_dim=0, progress=False), ChannelStats(bands))
+    rasters = [b.numpy() for b in bands]  # as rasterio reads them
+    same(dataset_stats(Items(rasters), channel_dim=0, progress=False), ChannelStats(bands))
+    with pytest.raises(
+        ValueError, match="with more axes, say which one holds the channels with channel_dim="
+    ):
+        ChannelStats(volumes)
+
+
+def test_one_image_by_itself_is_one_image():
+    x = torch.randint(0, 256, (3, 9, 8)).byte()
+    for data, axis in (
+        (x, None),
+        (x.numpy(), None),
+        (x.permute(1, 2, 0), -1),
+        (x.permute(1, 2, 0).numpy(), None),
+    ):
+        same(dataset_stats(data, channel_dim=axis, progress=False), ChannelStats(x))
+    same(dataset_stats(x[0], channel_dim="gray", progress=False), ChannelStats(x[:1]))
+
+
+def test_the_usual_collate_function_of_detection_gives_its_images():
+    items = Items([(x, {"boxes": torch.rand(2, 4)}) for x in as_tensors(10)])
+    loader = DataLoader(items, 4, collate_fn=lambda batch: tuple(zip(*batch, strict=True)))
+    assert dataset_stats(loader, progress=False) == ChannelStats(*torch.stack(as_tensors(10)).split(4))
 
 
 def test_a_constant_channel_is_warned_about():
@@ -914,6 +1010,6 @@ def test_only_statistics_are_merged():
         ChannelStats().merge(torch.rand(1, 3, 4, 4))
 
 
-def test_moments_are_a_value():
-    assert Moments.of(np.zeros((2, 0))).count == 0
-    assert Moments.of(np.ones((1, 3))) == Moments.of(np.ones((1, 1))) + Moments.of(np.ones((1, 2)))
+def test_sums_are_a_value():
+    assert Sums.of(np.zeros((2, 0))).count == 0
+    assert Sums.of(np.ones((1, 3))) == Sums.of(np.ones((1, 1))) + Sums.of(np.ones((1, 2)))

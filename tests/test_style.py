@@ -539,8 +539,14 @@ def test_exif_and_transparency(tmp_path: Path) -> None:
         (["{dir}/text.png", "waves", "-o", "{dir}/out.png"], "cannot read .*text.png"),
         (["{dir}/cut.png", "waves", "-o", "{dir}/out.png"], "cannot read .*cut.png"),
         (["{in}", "waves", "-o", "{in}"], "exists already; --force"),
-        (["{dir}/nan.tif", "waves", "-o", "{dir}/out.png"], "cannot read .*nan.tif .*2 of 16 pixels are NaN"),
-        (["{in}", "{dir}/nan.tif", "-o", "{dir}/out.png"], "cannot read .*nan.tif .*2 of 16 pixels are NaN"),
+        (
+            ["{dir}/nan.tif", "waves", "-o", "{dir}/out.png"],
+            "cannot read .*nan.tif: mode F has no agreed levels",
+        ),
+        (
+            ["{in}", "{dir}/nan.tif", "-o", "{dir}/out.png"],
+            "cannot read .*nan.tif: mode F has no agreed levels",
+        ),
     ],
 )
 def test_the_command_says_what_is_wrong(

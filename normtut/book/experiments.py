@@ -132,15 +132,17 @@ def images(source: str | Path | None = None, size: int = 32) -> Images:
 
 
 def _read(folder: Path, size: int) -> tuple[Tensor, Tensor]:
-    import PIL.Image
+    from PIL.Image import Resampling
+
+    from normtut.files import read_image
 
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
     names = [re.split(r"[/_]", p.relative_to(folder).as_posix())[0] for p in paths]
     classes = sorted(set(names))
     if len(classes) < 2:
         raise ValueError(f"{folder} must hold JPEG or PNG images of two classes or more, found {classes}")
-    box = PIL.Image.Resampling.BOX
-    pixels = [np.asarray(PIL.Image.open(p).convert("RGB").resize((size, size), box)) for p in paths]
+    pictures = (read_image(p).eight_bit().convert("RGB") for p in paths)
+    pixels = [np.asarray(p.resize((size, size), Resampling.BOX)) for p in pictures]
     x = torch.from_numpy(np.stack(pixels)).movedim(-1, 1) / 255
     return x, torch.tensor([classes.index(n) for n in names])
 

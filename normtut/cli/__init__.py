@@ -28,6 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             # The interpreter flushes once more as it ends; what is left must not fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + 13  # what a shell reports of a command that SIGPIPE has ended
+    except OSError as error:  # of the flush, or of what was printed: a full disk
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"normtut: the output could not be written: {error}", file=sys.stderr)
+        return 1
 
 
 def _main(argv: Sequence[str] | None) -> int:

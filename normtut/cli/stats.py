@@ -8,15 +8,18 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from normtut.folders import Report
+    from normtut.statistics import Report
 
 __all__ = ["add_parser", "run"]
+
+# What torchrun tells each of its processes.
+_TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 _STATS = """\
 Statistics of all pixels of the images in a folder and its subfolders: exact, and the same in every digit for
@@ -24,8 +27,8 @@ every number of workers and processes. Several processes share the files:
 
     torchrun --standalone --nproc-per-node 4 -m normtut stats PATH
 
-exit status: 0 all files counted, 1 some skipped or a failure, 2 wrong usage,
-130 interrupted (partial result), 141 nobody reads the output any more
+exit status: 0 all images counted (files that are no images are listed, and ignored), 1 some skipped or a
+failure, 2 wrong usage, 130 interrupted (partial result), 141 nobody reads the output any more
 """
 
 
@@ -44,19 +47,26 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--workers", type=_natural, metavar="N", help="decoding threads (default: one per CPU)"
     )
+    parser.add_argument(
+        "--srgb", action="store_true", help="convert images with a colour profile to sRGB (loaders do not)"
+    )
     parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be counted")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument(
         "--backend", choices=("gloo", "nccl"), default="gloo", help="of torch.distributed, under torchrun"
     )
     parser.add_argument(
-        "--timeout", type=_positive, default=1800, metavar="S", help="seconds to wait for the other processes"
+        "--timeout", type=_seconds, default=1800, metavar="S", help="seconds to wait for the other processes"
     )
     parser.set_defaults(run=run)
 
 
 def _positive(text: str) -> int:
     return _at_least(1, text)
+
+
+def _seconds(text: str) -> int:
+    return min(_positive(text), 10**9)  # what torch can count in nanoseconds
 
 
 def _natural(text: str) -> int:
@@ -72,46 +82,65 @@ def _at_least(least: int, text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Do what ``stats`` was asked for; the exit status."""
-    from normtut.folders import FileError, Report, scan
-    from normtut.statistics import gather
+    from normtut.statistics import FileError, Report, scan
+    from normtut.statistics.channels import gather
+    from normtut.statistics.folders import checksum, image_files, raise_if_empty
 
-    with _processes(args) as (rank, world), _stoppable(world) as stop:
-        result: Report | OSError | ValueError
+    def share(value: Any) -> list[Any]:
+        """The value of every process; what went wrong in one is told to all: none waits for it in vain."""
+        values = gather(value) if world > 1 else [value]
+        for v in values:
+            if isinstance(v, Exception):
+                raise v
+        return values
+
+    def attempt(f: Callable[[], Any]) -> Any:
         try:
-            result = scan(
-                args.path,
-                resize=args.resize,
-                crop=args.crop,
-                workers=_cpus() if args.workers is None else args.workers,
-                progress=not args.quiet and rank == 0,
-                strict=args.strict,
-                share=(rank, world),
-                stop=stop,
-            )
+            return f()
         except (OSError, ValueError) as error:
-            result = error
-        try:
-            # What went wrong in one process is told to all: none waits for it in vain.
-            results = gather(result) if world > 1 else [result]
+            return error
+
+    def counted() -> Report:
+        return scan(
+            args.path,
+            resize=args.resize,
+            crop=args.crop,
+            workers=_cpus() if args.workers is None else args.workers,
+            srgb=args.srgb,
+            progress=not args.quiet and rank == 0,
+            strict=args.strict,
+            share=(rank, world),
+            stop=stop,
+        )
+
+    def listed() -> int:
+        return checksum(args.path, image_files(args.path, unreadable=[]))
+
+    rank, world, printing = 0, 1, False
+    try:
+        with _processes(args) as (rank, world), _stoppable(world) as stop:
+            if world > 1 and len(set(share(attempt(listed)))) > 1:
+                raise ValueError(f"the processes see different files in {args.path}")
             report = Report()
-            for r in results:
-                if isinstance(r, Exception):
-                    raise r
-                report.merge(r)
-            if not report.stats.count and not report.partial:
-                raise FileError(args.path, f"no file could be counted; {report.skipped[0]}")
-        except FileError as error:
-            return _fail(error, rank, 1)
-        except (OSError, ValueError) as error:
-            return _fail(error, rank, 2)
-        except RuntimeError as error:
-            return _fail(error, 0, 1)
-        if rank == 0:
-            print(_as_json(report) if args.json else _as_table(report), flush=True)
-        if world > 1:
-            # torchrun ends all as soon as one has ended with an error: not before this is printed.
-            with suppress(RuntimeError):
-                gather(None)
+            for part in share(attempt(counted)):
+                report.merge(part)
+            if not report.partial:
+                raise_if_empty(report, args.path)
+            printing = True
+            if rank == 0:
+                print(_as_json(report) if args.json else _as_table(report), flush=True)
+            if world > 1:
+                # torchrun ends all as soon as one has ended with an error: not before this is printed.
+                with suppress(RuntimeError):
+                    gather(None)
+    except FileError as error:
+        return _fail(error, rank, 1)
+    except (OSError, ValueError) as error:
+        if printing:
+            raise
+        return _fail(error, rank, 2)
+    except RuntimeError as error:
+        return _fail(error, 0, 1)
     return 130 if report.partial else 1 if report.skipped else 0
 
 
@@ -129,15 +158,24 @@ def _cpus() -> int:
 @contextmanager
 def _processes(args: argparse.Namespace) -> Iterator[tuple[int, int]]:
     """(rank, world size), with the process group that torchrun has prepared, if it has."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1 or "RANK" not in os.environ:
+    given = {name: os.environ[name] for name in _TORCHRUN if name in os.environ}
+    try:
+        world = int(given.get("WORLD_SIZE", "1"))
+    except ValueError:
+        raise ValueError(
+            f"the environment's WORLD_SIZE must be a number, got {given['WORLD_SIZE']!r}"
+        ) from None
+    # Some job schedulers set RANK and WORLD_SIZE, and nothing to meet at.
+    if world == 1 or len(given) < len(_TORCHRUN):
         yield 0, 1
         return
     import torch
     import torch.distributed as dist
 
     if args.backend == "nccl":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        if not torch.cuda.is_available():
+            raise ValueError("--backend nccl needs a CUDA device: leave it out")
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group(args.backend, timeout=timedelta(seconds=args.timeout))
     try:
         yield dist.get_rank(), dist.get_world_size()
@@ -177,7 +215,8 @@ def _as_json(report: Report) -> str:
             "count": stats.count,
             **numbers,
             "skipped": [{"path": e.path, "reason": e.reason} for e in report.skipped],
-            "notes": dict(sorted(report.notes.items())),
+            "ignored": [e.path for e in report.ignored],
+            "notes": report.notes,
             "gray": report.gray_images,
             "partial": report.partial,
         }
@@ -205,6 +244,9 @@ def _as_table(report: Report) -> str:
         notes = [n for n in notes if "were skipped" not in n] + [f"{len(report.skipped):,} skipped:"]
     lines += ["", *notes] if notes else []
     lines += [f"  {error}" for error in report.skipped]
+    if report.ignored:
+        lines += ["", f"{len(report.ignored):,} ignored, which are no images:"]
+        lines += [f"  {error}" for error in report.ignored]
     return "\n".join(lines)
 
 

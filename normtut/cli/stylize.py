@@ -85,31 +85,20 @@ def _format(out: Path) -> str:
 
 
 def _read(path: str, size: int | None = None) -> torch.Tensor:
-    """A picture of any mode as float (1, 3, H, W): turned as its EXIF says, on white where transparent."""
+    """A picture as float (1, 3, H, W), in sRGB and on white where transparent (see `normtut.files`)."""
     import numpy as np
-    from PIL import Image, ImageOps
+    from PIL.Image import Resampling
+
+    from normtut.files import FileError, read_image
 
     if not Path(path).exists():
         raise ValueError(f"there is no file {path}")
     try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-                # Pillow would clip these to 0 … 255.
-                wide = np.asarray(image, dtype=np.float64)
-                if not np.isfinite(wide).all():
-                    count = np.count_nonzero(~np.isfinite(wide))
-                    raise ValueError(f"{count} of {wide.size} pixels are NaN or infinite")
-                top = 65535 if image.mode != "F" or wide.max() > 255 else 255 if wide.max() > 1 else 1
-                image = Image.fromarray((np.clip(wide / top, 0, 1) * 255).round().astype(np.uint8))
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"cannot read {path} as a picture: {error}") from error
+        image = read_image(path, alpha="white", srgb=True).eight_bit().convert("RGB")
+    except FileError as error:
+        raise ValueError(f"cannot read {error}") from error
     if size is not None and max(image.size) > size:
-        image.thumbnail((size, size), Image.Resampling.LANCZOS)
+        image.thumbnail((size, size), Resampling.LANCZOS)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
 
 

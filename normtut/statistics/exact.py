@@ -14,20 +14,31 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Moments:
+class Sums:
     """Count, sum and sum of squares of some numbers, for each channel, without rounding error.
 
-    >>> a, b = Moments.of(np.array([[0.25, 0.5]])), Moments.of(np.array([[0.75]]))
+    >>> a, b = Sums.of(np.array([[0.25, 0.5]])), Sums.of(np.array([[0.75]]))
     >>> (a + b).mean, (a + b).std
     ((0.5,), (0.2041241452319315,))
     """
 
-    count: int
-    total: tuple[Fraction, ...]
-    squares: tuple[Fraction, ...]
+    count: int = 0
+    total: tuple[Fraction, ...] = ()
+    squares: tuple[Fraction, ...] = ()
 
     @classmethod
-    def of(cls, v: Floats) -> Moments:
+    def nothing(cls, channels: int) -> Sums:
+        """Of no numbers."""
+        return cls(0, (Fraction(0),) * channels, (Fraction(0),) * channels)
+
+    @classmethod
+    def single(cls, values: Sequence[float]) -> Sums:
+        """Of one number for each channel."""
+        exact = tuple(map(Fraction, values))
+        return cls(1, exact, tuple(v * v for v in exact))
+
+    @classmethod
+    def of(cls, v: Floats) -> Sums:
         """Of the rows of a float64 array (C, n), all finite."""
         size = np.abs(v)
         exponent = math.frexp(float(size.max(initial=0.0)))[1]
@@ -54,17 +65,17 @@ class Moments:
         n = self.count
         return tuple(_sqrt((n * q - t * t) / n**2) for t, q in zip(self.total, self.squares, strict=True))
 
-    def __add__(self, other: Moments) -> Moments:
-        return Moments(
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(
             self.count + other.count,
             tuple(a + b for a, b in zip(self.total, other.total, strict=True)),
             tuple(a + b for a, b in zip(self.squares, other.squares, strict=True)),
         )
 
-    def affine(self, shift: Sequence[Fraction], scale: Sequence[Fraction]) -> Moments:
+    def affine(self, shift: Sequence[Fraction], scale: Sequence[Fraction]) -> Sums:
         """Of (x − shift) / scale instead of x."""
         n, rows = self.count, list(zip(self.total, self.squares, shift, scale, strict=True))
-        return Moments(
+        return Sums(
             n,
             tuple((t - n * m) / s for t, _, m, s in rows),
             tuple((q - 2 * m * t + n * m * m) / (s * s) for t, q, m, s in rows),

@@ -1,0 +1,276 @@
+"""`dataset_stats`: every image of a data set, however it is kept."""
+
+from __future__ import annotations
+
+import math
+import operator
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .channels import ChannelStats
+from .counts import Counts, count_pixels, split
+from .folders import progress_bar, scan
+from .items import ChannelDim, Pixels, chosen, is_image, pixels_in_memory, pixels_of
+from .report import Report
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+__all__ = ["dataset_stats"]
+
+
+def dataset_stats(
+    data: Any,
+    *,
+    key: str | int | None = None,
+    batch_size: int | None = None,
+    num_workers: int = 0,
+    progress: bool = True,
+    channel_dim: ChannelDim = None,
+) -> ChannelStats:
+    """Statistics of every image of a data set, in constant memory.
+
+    >>> import normtut
+    >>> stats = dataset_stats(normtut.data.PhotoPatches(train=True), progress=False)
+    >>> stats.images, [round(m, 4) for m in stats.mean]
+    (1141, [0.4765, 0.3776, 0.3456])
+
+    Args:
+        data: what to count:
+
+            - a **Dataset** (anything with a length and items): an item is an image, or a tuple or list that
+              begins with one, or a dict with one under a usual name (``"image"``, ``"img"``,
+              ``"pixel_values"``, ``"jpg"``, ``"png"``, …). An image is a tensor (C, H, W), a PIL image, or an
+              array (H, W, C), (C, H, W) or (H, W). Items are taken as the data set's transform leaves them;
+              sizes may differ, and gray images among coloured ones count as R = G = B;
+            - an **IterableDataset**: the same, or batches of such images, tensors or arrays with four axes;
+            - a **DataLoader**: its batches are what counts as a batch in ``batch_stds``. A batch is a tensor
+              (N, C, H, W), or a tuple, list or dict with one as in an item; or a list of nothing but images,
+              from a ``collate_fn`` of your own;
+            - a **tensor** (C, H, W) or (N, C, H, W), or an **array** of images (N, H, W, C) or (N, C, H, W);
+            - a **folder** (or a single file): every image in it and in its subfolders, as
+              `scan` reads it. Files that cannot be read are warned about.
+        key: which part of an item or batch is the image: the key of a dict, the place in a tuple.
+        batch_size: images of a batch: 32 if None, 8192 where the pixels are in memory. Only ``batch_stds``
+            depends on it, and speed.
+        num_workers: processes that load the items of a data set, or threads that decode the files of a
+            folder, beside this one. An ``IterableDataset`` must divide its items among them by itself, as
+            `torch.utils.data.DataLoader` explains; else each of them counts all.
+        progress: show a progress bar, if standard error is a terminal.
+        channel_dim: the axis of the channels in an item of a data set, a batch of a loader, a tensor or an
+            array: needed where no axis, or more than one, could be theirs (they are expected to be at most
+            four), and for volumes and clips; ``"gray"`` if there is none. All other axes, but the first of a
+            batch, hold pixels: a volume is one image.
+
+    Returns:
+        The statistics, the same whatever ``batch_size`` and ``num_workers`` are, except for ``batch_stds``.
+        Their ``notes`` say what had to be decided.
+
+    Raises:
+        ValueError: if there are no images, if they have different numbers of channels (but gray and colour),
+            if they contain NaN or infinity, or if the channels cannot be told from the other axes.
+        TypeError: for data or items of any other kind.
+
+    Warns:
+        UserWarning: if a DataLoader leaves images out or repeats some (``drop_last``, a sampler), unless it
+            gives one of several processes its share. If transparency or a colour profile was left aside, or
+            gray counted as colour. If floats below 0 or above 1 show that the images are already normalized,
+            or were not scaled; the statistics are right, but they are those *after* what has been done. And
+            if a channel is constant, which no Normalize can divide by.
+    """
+    batch_size = None if batch_size is None else _integer("batch_size", batch_size, at_least=1)
+    num_workers = _integer("num_workers", num_workers, at_least=0)
+    if isinstance(data, str | PathLike):
+        for name, given in (("channel_dim", channel_dim), ("key", key)):
+            if given is not None:
+                raise ValueError(f"{name}={given!r} has no meaning for the files of a folder")
+        report = scan(data, batch_size=batch_size or 32, workers=num_workers, progress=progress)
+        _warn(report.warnings())
+        return report.stats
+    pixels = pixels_in_memory(data, channel_dim)
+    if pixels is None:
+        parts = _parts(data, batch_size or 32, num_workers, key, channel_dim)
+    else:
+        parts = (Report.of_batch([_count(replace(pixels, x=x))]) for x in split(pixels.x, batch_size or 8192))
+    report = Report()
+    with progress_bar(_length(data), progress) as bar:
+        for part in parts:
+            report.merge(part)
+            bar.update(part.gray.images + part.color.images)
+    stats = report.stats
+    if not stats.count:
+        raise ValueError(f"data ({type(data).__name__}) holds no images: there are no statistics")
+    _warn([*_left_out(data, stats.images), *report.warnings(), *_out_of_range(stats)])
+    return stats
+
+
+def _warn(messages: Sequence[str]) -> None:
+    for message in messages:
+        warnings.warn(message, stacklevel=3)
+
+
+def _integer(name: str, value: Any, at_least: int) -> int:
+    """Also of NumPy, whose integers are none to a DataLoader."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = at_least - 1
+    if number < at_least:
+        raise ValueError(f"{name} must be an integer of at least {at_least}, got {value!r}")
+    return number
+
+
+def _length(data: Any) -> int | None:
+    try:
+        return len(getattr(data, "dataset", data))
+    except TypeError:  # an IterableDataset
+        return None
+
+
+# -- batches --------------------------------------------------------------------------------------------
+
+
+def _parts(
+    data: Any, batch_size: int, num_workers: int, key: str | int | None, channel_dim: ChannelDim
+) -> Iterator[Report]:
+    """What has been counted of each batch of a Dataset or DataLoader."""
+    from torch.utils.data import DataLoader, IterableDataset
+
+    if isinstance(data, DataLoader):
+        yield from (_of_batch(batch, data, key, channel_dim) for batch in data)
+        return
+    stream = isinstance(data, IterableDataset)
+    if not stream and (
+        not (hasattr(data, "__getitem__") and hasattr(data, "__len__")) or isinstance(data, bytes | Mapping)
+    ):
+        raise TypeError(
+            f"data must be a Dataset, a DataLoader, a tensor, an array or a folder, got {type(data).__name__}"
+            + (f"; choose one of its parts {list(data)}" if isinstance(data, Mapping) else "")
+        )
+    # A worker sends a few integers, not its images.
+    collate = partial(_of_items, key=key, channel_dim=channel_dim, stream=stream)
+    yield from DataLoader(data, batch_size, num_workers=num_workers, collate_fn=collate)
+
+
+def _of_batch(batch: Any, loader: DataLoader[Any], key: str | int | None, channel_dim: ChannelDim) -> Report:
+    """What has been counted of one batch of a DataLoader. A batch is, without ``key``, in this order:
+
+    1. from a ``collate_fn`` of one's own, a list of nothing but images: each of them;
+    2. else of a tuple or list the first part, of a dict the one under a usual name;
+    3. in a loader without batches, if that has two or three axes or is a PIL image: this one image;
+    4. else a stack of images along its first axis, with four axes unless ``channel_dim`` is given.
+    """
+    from torch.utils.data import default_collate, default_convert
+
+    alone = loader.batch_sampler is None
+    if key is None and _only_images(batch) and loader.collate_fn is not default_collate:
+        own = loader.collate_fn is not default_convert
+        if len(batch) == 1 or (own and len(batch) <= (loader.batch_size or math.inf)):
+            return _of_items(batch, None, channel_dim)
+        raise ValueError(
+            f"a batch may be {len(batch)} images, or an image and what belongs to it: name the image with "
+            "key=0, or give the data set itself"
+        )
+    images = chosen(batch, key)
+    if _only_images(images) or (alone and is_image(images)):
+        return _of_items(images if isinstance(images, tuple | list) else [images], None, channel_dim)
+    if channel_dim is None and isinstance(images, Tensor) and images.ndim == 3:
+        raise ValueError(
+            f"a batch of shape {tuple(images.shape)} may be one image (C, H, W) or gray images (N, H, W): "
+            "for these, say channel_dim='gray'; or give the data set itself"
+        )
+    return Report.of_batch([_count(pixels_of(images, channel_dim, batch=True))])
+
+
+def _only_images(batch: Any) -> bool:
+    """Whether a batch is a list of nothing but images.
+
+    Images (N, H, W) with soft labels (N, K) are none: they differ in their numbers of axes.
+    """
+    return (
+        isinstance(batch, tuple | list)
+        and len(batch) > 0
+        and all(map(is_image, batch))
+        and len({x.ndim for x in batch if hasattr(x, "ndim")}) <= 1
+    )
+
+
+def _of_items(
+    items: Sequence[Any], key: str | int | None, channel_dim: ChannelDim, stream: bool = False
+) -> Report:
+    """What has been counted of one batch of items, whose images may differ in size."""
+    alike: dict[Any, list[Pixels]] = {}
+    for item in items:
+        image = chosen(item, key)
+        batch = stream and channel_dim is None and getattr(image, "ndim", 0) == 4
+        found = pixels_of(image, channel_dim, batch=batch)
+        if key is None and isinstance(item, tuple | list) and len(item) > 1 and is_image(item[1]):
+            found = replace(found, notes=(*found.notes, "read as the first of several images in an item"))
+        alike.setdefault((found.x.shape[1:], found.x.dtype, found.notes), []).append(found)
+    return Report.of_batch(
+        _count(replace(group[0], x=torch.cat([p.x for p in group]) if len(group) > 1 else group[0].x))
+        for group in alike.values()
+    )
+
+
+def _count(pixels: Pixels) -> Counts:
+    counts = count_pixels(pixels.x)
+    return replace(counts, notes=Counter(dict.fromkeys(pixels.notes, counts.images)))
+
+
+# -- doubts ---------------------------------------------------------------------------------------------
+
+
+def _left_out(data: Any, images: int) -> Iterator[str]:
+    """What to say where a DataLoader has not given each image of its data set once."""
+    import torch.distributed as dist
+    from torch.utils.data import DataLoader, IterableDataset
+
+    # Without batches of its own, a loader's items may be batches, as may those of an IterableDataset.
+    if not isinstance(data, DataLoader) or data.batch_sampler is None:
+        return
+    total = None if isinstance(data.dataset, IterableDataset) else _length(data)
+    sampler = getattr(data.batch_sampler, "sampler", data.sampler)
+    if total is None:
+        return
+    if hasattr(sampler, "num_replicas"):
+        dealt = getattr(sampler, "total_size", total)
+        if dealt != total:
+            yield (
+                f"the DataLoader's sampler deals {dealt} images to {sampler.num_replicas} processes, of a "
+                f"data set of {total}: it repeats some or leaves some out, so that all get as many. "
+                "To count each of them once, use sampler=range(rank, len(data), world_size)"
+            )
+        return
+    # One of several processes should get its share only.
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        return
+    drawn = ", drawn with replacement," if getattr(sampler, "replacement", False) else ""
+    if images != total or drawn:
+        yield (
+            f"the DataLoader gave {images} images{drawn} of a data set of {total}: its drop_last or sampler "
+            "leaves some out or repeats some. To count each of them once, give the data set itself"
+        )
+
+
+def _out_of_range(stats: ChannelStats) -> Iterator[str]:
+    """What to say of floats that are no pixels in [0, 1]."""
+    low, high = min(stats.min), max(stats.max)
+    if low >= 0 and high <= 1:
+        return
+    if low < 0 and high < 10 and low > -10:
+        what = "have been normalized already"
+    else:
+        what = "have been left unscaled, or are in units of their own"
+    yield (
+        f"values from {low:.4g} to {high:.4g}, outside [0, 1]: the images {what}. These statistics are of "
+        "the images as they come, not of pixels in [0, 1]"
+    )

@@ -1,0 +1,99 @@
+"""`Report`: what has been counted of several kinds of images, what was decided and what left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ..files import FileError
+from .channels import ChannelStats, constant_channels
+from .counts import Counts, one_batch
+
+__all__ = ["Report"]
+
+
+@dataclass
+class Report:
+    """What has been counted, and what could not be counted.
+
+    Args:
+        gray, color: statistics of the batches in which no image has colour, and of those in which some have.
+        gray_images: number of images with one channel, in all.
+        skipped: the files that could not be counted, each with its reason.
+        ignored: files that are no images, by their contents and by their names.
+        sizes: number of images of each (width, height), as counted.
+        partial: the scan was stopped; these are the files until then.
+        listing: a checksum of the names of all files, to be sure that processes share the same ones.
+    """
+
+    gray: ChannelStats = field(default_factory=ChannelStats)
+    color: ChannelStats = field(default_factory=ChannelStats)
+    gray_images: int = 0
+    skipped: list[FileError] = field(default_factory=list)
+    ignored: list[FileError] = field(default_factory=list)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    partial: bool = False
+    listing: int = 0
+
+    @classmethod
+    def of_batch(cls, parts: Iterable[Counts]) -> Report:
+        """Of one batch of images, the gray ones among coloured ones counted as R = G = B."""
+        parts = list(parts)
+        gray = sum(p.images for p in parts if p.channels == 1)
+        if any(p.channels > 1 for p in parts):
+            mixed = one_batch(p.repeat(3) if p.channels == 1 else p for p in parts)
+            return cls(color=ChannelStats.of(mixed), gray_images=gray)
+        return cls(gray=ChannelStats.of(one_batch(parts)), gray_images=gray)
+
+    @property
+    def stats(self) -> ChannelStats:
+        """Statistics of all images; where some have colour, a gray one counts as R = G = B."""
+        return self.color + (self.gray.repeat(3) if self.color.count else self.gray)
+
+    @property
+    def notes(self) -> dict[str, int]:
+        """What had to be decided about images, and for how many."""
+        return self.stats.notes
+
+    def merge(self, other: Report) -> Report:
+        """Add what another process has counted of the same files. Returns ``self``.
+
+        Raises:
+            ValueError: if the processes did not see the same files.
+        """
+        if 0 != self.listing != other.listing != 0:
+            raise ValueError("the two reports are shares of different lists of files")
+        self.listing = self.listing or other.listing
+        self.gray.merge(other.gray)
+        self.color.merge(other.color)
+        self.gray_images += other.gray_images
+        if other.skipped or other.ignored:
+            self.skipped = sorted(self.skipped + other.skipped, key=lambda e: e.path)
+            self.ignored = sorted(self.ignored + other.ignored, key=lambda e: e.path)
+        self.sizes.update(other.sizes)
+        self.partial |= other.partial
+        return self
+
+    def warnings(self) -> list[str]:
+        """In sentences, what a careful reader should know about these statistics."""
+        stats = self.stats
+        found = [
+            f"{count} of {stats.images} images: {note}"
+            for note, count in stats.notes.items()
+            if not note.startswith("read as")
+        ]
+        if self.gray_images and self.color.images:
+            found.append(f"{self.gray_images} of {stats.images} images: gray, counted as R = G = B")
+        if self.skipped:
+            found.append(f"{len(self.skipped)} files were skipped: {_listed(self.skipped)}")
+        if stats.count and (constant := constant_channels(stats)):
+            found.append(constant)
+        if self.partial:
+            found.append("interrupted: this is only a part of the images")
+        return found
+
+
+def _listed(errors: list[FileError]) -> str:
+    more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
+    return "; ".join(map(str, errors[:3])) + more
