@@ -81,6 +81,38 @@ class TestRoundtripErrors:
             assert np.asarray(b.get_xdata()).tolist() == list(range(256))
 
 
+class TestDescents:
+    def test_draws_the_path_the_lowest_point_and_contours_around_it(self):
+        lowest = torch.tensor([4.0, -1.0], dtype=torch.float64)
+        path = torch.tensor([[0.0, 0.0], [2.0, -2.0], [3.0, -0.5]], dtype=torch.float64)
+        steep = torch.tensor([1.0, 9.0], dtype=torch.float64)
+
+        def loss(w):
+            return ((w - lowest) ** 2 * steep).sum(-1) + 5
+
+        fig = plots.descents({"valley": (loss, path, lowest)}, xlabel="a", ylabel="b")
+        (ax,) = fig.axes
+        assert (ax.get_title(), ax.get_xlabel(), ax.get_ylabel()) == ("valley", "a", "b")
+        assert ax.get_aspect() == 1  # one scale: a valley is as narrow as it looks
+        drawn, star = ax.lines
+        assert drawn.get_xydata().tolist() == path.tolist()
+        assert star.get_xydata().tolist() == [lowest.tolist()]
+        heights = [
+            loss(torch.from_numpy(p.vertices))
+            for c in ax.collections
+            for p in c.get_paths()
+            if len(p.vertices)
+        ]
+        start = loss(path[0]).item()
+        assert len(heights) >= 6
+        for h in heights:  # each contour is level; one of them begins where the path does
+            assert h.max() - h.min() < 0.02 * start
+        assert min(abs(h.mean().item() - start) for h in heights) < 0.02 * start
+        for point in (*path, lowest):
+            assert ax.get_xlim()[0] < point[0] < ax.get_xlim()[1]
+            assert ax.get_ylim()[0] < point[1] < ax.get_ylim()[1]
+
+
 class TestShow:
     def test_pixels_reach_the_axes_unchanged(self):
         x = torch.rand(2, 3, 4, 5)

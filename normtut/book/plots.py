@@ -6,7 +6,7 @@ import io
 import logging
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ __all__ = [
     "by_rank",
     "curve_panels",
     "curves",
+    "descents",
     "error_bars",
     "histograms",
     "index_sets",
@@ -176,7 +177,12 @@ def histograms(
     ncols = min(ncols or len(x), len(x))
     nrows = math.ceil(len(x) / ncols)
     fig, axes = plt.subplots(
-        nrows, ncols, squeeze=False, sharex=True, sharey=True, figsize=(3.2 * ncols, 0.4 + height * nrows)
+        nrows,
+        ncols,
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+        figsize=(max(3.2 * ncols, 4.8), 0.4 + height * nrows),
     )
     for ax, (title, values) in zip(axes.flat, channels.items(), strict=False):
         colors = RGB if len(values) == 3 else COLORS
@@ -231,7 +237,7 @@ def painted(x: Tensor) -> tuple[Tensor, list[str]]:
 def roundtrip_errors(
     offsets: Mapping[str, Mapping[str, Tensor]], safe: Mapping[str, tuple[float, float]]
 ) -> Figure:
-    """Draw how far from its own level each of the 256 levels comes back, one panel for each recipe.
+    """Draw how far from its own level each of the 256 levels comes back, one panel below the other.
 
     Args:
         offsets: ``{recipe: {label: offsets}}``, each tensor of shape (C, 256) or (256,): what the recipe has
@@ -240,7 +246,8 @@ def roundtrip_errors(
     """
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(1, len(offsets), squeeze=False, sharey=True, figsize=(2.9 * len(offsets), 3.0))
+    size = (4.8, 0.9 + 1.6 * len(offsets))
+    fig, axes = plt.subplots(len(offsets), 1, squeeze=False, sharex=True, figsize=size)
     for ax, (recipe, series) in zip(axes.flat, offsets.items(), strict=True):
         ax.axhspan(*safe[recipe], color="0.88", zorder=0, label="right level")
         for (label, offset), color, marker in zip(series.items(), COLORS, "osv^", strict=False):
@@ -250,8 +257,8 @@ def roundtrip_errors(
                 levels.flatten(), values.flatten(), marker, color=color, ms=2.4, ls="", mew=0, label=label
             )
         ax.set_title(recipe, fontsize=11)
-        ax.set(xlabel="level that went in", ylim=(-1.15, 1.15), xticks=(0, 64, 128, 192, 255))
-    axes[0, 0].set_ylabel("offset on return, in levels")
+        ax.set(ylim=(-1.15, 1.15), xticks=(0, 64, 128, 192, 255), ylabel="levels too high")
+    axes[-1, 0].set_xlabel("level that went in")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9, markerscale=3)
     return fig
@@ -274,6 +281,44 @@ def curves(
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.legend()
     return ax
+
+
+def descents(
+    panels: Mapping[str, tuple[Callable[[Tensor], Tensor], Tensor, Tensor]], *, xlabel: str, ylabel: str
+) -> Figure:
+    """Draw the contours of losses of two weights, and a path of gradient descent over each.
+
+    Both axes have one scale, so a valley is as narrow as it looks.
+
+    Args:
+        panels: ``{title: (loss, path, lowest)}``: a function from points (…, 2) to losses (…), the points
+            (steps + 1, 2) that the descent went through, and the point (2,) of the lowest loss, which
+            becomes a star.
+        xlabel: of every panel.
+        ylabel: of every panel.
+    """
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(len(panels), 1, squeeze=False, figsize=(4.8, 2.1 * len(panels)))
+    for ax, (title, (loss, path, lowest)) in zip(axes.flat, panels.items(), strict=True):
+        path, lowest = path.detach(), lowest.detach()
+        points = torch.cat([path, lowest[None]])
+        margin = 0.15 * (points.amax(0) - points.amin(0)).max()
+        low, high = points.amin(0) - margin, points.amax(0) + margin
+        axis = [torch.linspace(float(a), float(b), 101) for a, b in zip(low, high, strict=True)]
+        grid = torch.stack(torch.meshgrid(*axis, indexing="xy"), dim=-1).to(path)
+        bottom, start = float(loss(lowest)), float(loss(path[0]))
+        # Evenly spaced contours of a bowl: its loss grows with the square of the distance.
+        levels = [bottom + (start - bottom) * (k / 6) ** 2 for k in range(1, 8)]
+        ax.contour(*axis, loss(grid).cpu(), levels=levels, colors="0.7", linewidths=1)
+        ax.plot(*path.cpu().T, "o-", color=COLORS[5], ms=3.5, lw=1.4, zorder=3)
+        ax.plot(*lowest.cpu(), "*", color=COLORS[0], ms=13, zorder=4)
+        for point, name, above in ((path[0], "start", 9), (lowest, "lowest loss", -19)):
+            where = {"xytext": (0, above), "textcoords": "offset points", "ha": "center"}
+            ax.annotate(name, point.tolist(), fontsize=10, **where)
+        ax.set(title=title, aspect="equal", xlabel=xlabel, ylabel=ylabel)
+        ax.grid(visible=False)
+    return fig
 
 
 def curve_panels(
