@@ -55,6 +55,22 @@ def _stats_cases(g: torch.Generator) -> Iterator[Args]:
     )
 
 
+def _range_cases(g: torch.Generator) -> Iterator[Args]:
+    """Batches whose images and channels differ in range; none is constant."""
+    for shape, dtype in (
+        ((2, 3, 4, 5), torch.float32),
+        ((3, 3, 3, 3), torch.float32),  # all axes equal: extremes that lost an axis broadcast unnoticed
+        ((1, 1, 6, 4), torch.float64),
+    ):
+        scale, shift = torch.rand(2, *shape[:2], 1, 1, generator=g, dtype=dtype)
+        yield ((scale + 0.5) * torch.rand(shape, generator=g, dtype=dtype) + shift + 1,)
+
+
+def _between_extremes(x: Tensor, *dim: int) -> Tensor:
+    lowest, highest = x.amin(dim, keepdim=True), x.amax(dim, keepdim=True)
+    return (x - lowest) / (highest - lowest)
+
+
 def _opencv_cases(g: torch.Generator) -> Iterator[Args]:
     """Pictures as ``cv2.imread`` returns them; in one of them H = W = C: wrong axes fit as well."""
     for height, width, stats in (
@@ -149,6 +165,38 @@ EXERCISES = {
             "divided before subtracting the mean": (lambda x, m, s: x / per_channel(s) - per_channel(m)),
             "divided by the variance, not the std": (
                 lambda x, m, s: (x - per_channel(m)) / per_channel(s) ** 2
+            ),
+        },
+    ),
+    "min_max": Exercise(
+        title="Min–max scaling",
+        signature="min_max(x)",
+        task="brings every channel of every image of a batch (N, C, H, W) to the range from 0 to 1, by its "
+        "own lowest and highest value; no channel is constant",
+        reference=lambda x: _between_extremes(x, 2, 3),
+        cases=_range_cases,
+        mistakes={
+            "shared the lowest and the highest value among the channels; each has its own": (
+                lambda x: _between_extremes(x, 1, 2, 3)
+            ),
+            "shared the lowest and the highest value among the images of the batch; each has its own": (
+                lambda x: _between_extremes(x, 0, 2, 3)
+            ),
+            "took one lowest and one highest value for the whole batch": (
+                lambda x: _between_extremes(x, 0, 1, 2, 3)
+            ),
+            "took the lowest and the highest value of each row; the whole channel shares them": (
+                lambda x: _between_extremes(x, 3)
+            ),
+            "divided by the highest value, without removing the lowest first": (
+                lambda x: x / x.amax((2, 3), keepdim=True)
+            ),
+            "divided by the highest value, not by the highest minus the lowest": (
+                lambda x: (x - x.amin((2, 3), keepdim=True)) / x.amax((2, 3), keepdim=True)
+            ),
+            **_either_std(
+                "standardized: mean 0 and std 1, but no fixed range",
+                lambda correction, x: _own_statistics((2, 3))(correction, x, x, x),
             ),
         },
     ),
