@@ -21,6 +21,7 @@ from nbnumbers import (  # noqa: E402
     FIGURE,
     Number,
     Tolerance,
+    color_differences,
     figure_differences,
     read_lines,
     text_differences,
@@ -218,6 +219,12 @@ def test_what_is_beyond_the_axis_is_not_compared() -> None:
         assert figure_differences(broken(50, 1e9), broken(50, other)) == []
     assert figure_differences(broken(50, 1e9), broken(30, 1e9))
     assert figure_differences(broken(50, 1e9), broken(50, 1.0))
+    # With a tolerance, what has left the picture may be back near its edge: 1.9 of 2, and not at 1.5.
+    kept, gone, near, far = (curve([1.0, end], xlim=(0, 1)) for end in (2.0, 1e9, 1.9, 1.5))
+    assert figure_differences(gone, near, Tolerance(0.2)) == []
+    assert figure_differences(near, gone, Tolerance(0.2)) == []
+    assert figure_differences(gone, far, Tolerance(0.2))
+    assert figure_differences(kept, gone) == []
 
 
 def test_logarithmic_axes_are_compared_in_decades() -> None:
@@ -273,6 +280,28 @@ def test_pictures_are_compared_by_what_is_seen() -> None:
         assert figure_differences(picture(photo), picture(other))
     darker = (photo * 0.95).astype(np.uint8)
     assert figure_differences(picture(photo), picture(darker), Tolerance(0.1)) == []
+
+
+def test_limits_are_compared_as_such() -> None:
+    """They are never beyond themselves."""
+    stored = curve([1.0], xlim=(0, 10))
+    assert figure_differences(stored, curve([1.0], xlim=(0, 10.01))) == []
+    assert "xlim" in figure_differences(stored, curve([1.0], xlim=(0, 100)))[0]
+    assert figure_differences(stored, curve([1.0], xlim=(0, 12)), Tolerance(0.2)) == []
+
+
+@pytest.mark.parametrize(
+    ("stored", "new", "share", "passes"),
+    [
+        ("0080ff", "0280fd", 0, True),
+        ("0080ff", "0380ff", 0, False),
+        ("0080ff", "3380ff", 0.2, True),
+        ("0080ff", "3480ff", 0.2, False),
+        ("0080ff", "0080ff0080ff", 0.2, False),
+    ],
+)
+def test_colours(stored: str, new: str, share: float, passes: bool) -> None:
+    assert (color_differences(stored, new, Tolerance(share)) == []) is passes
 
 
 def test_a_panel_more_is_found() -> None:
