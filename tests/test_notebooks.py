@@ -409,8 +409,8 @@ def test_ignored_outputs_give_their_reason(notebook) -> None:
 
 
 def test_checks_itself(notebook) -> None:
-    """A stored picture proves nothing, since nbval does not compare pictures: a chapter asserts, checks a
-    solution, or prints verdicts, which nbval does compare."""
+    """Numbers that are as they were stored may still not bear out the text: a chapter asserts what it claims,
+    checks a solution, or prints verdicts."""
     cells = code_cells(notebook)
     source = "\n".join(c.source for c in cells)
     printed = "".join(o.get("text", "") for c in cells for o in c.outputs)

@@ -322,7 +322,7 @@ def differences(stored: list[Any], new: list[Any], tol: Tolerance) -> list[str]:
     """Compare what two runs of a cell have in common, and make it equal: what one of them lacks, nbval finds."""
     ours, theirs = values(stored), values(new)
     found = []
-    for key in ours.keys() & theirs.keys():
+    for key in sorted(ours.keys() & theirs.keys()):
         for (a, at), (b, bt) in zip(ours[key], theirs[key], strict=False):
             if key == FIGURE:
                 found += figure_differences(a[at], b[bt], tol)
