@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT / "book" / "_tools"))
 from common import chapters, pages, repository_url  # noqa: E402
 from folds import FOLDS, fold  # noqa: E402
 from install_cell import TAG, install_cell  # noqa: E402
+from nbnumbers import Number, read_lines  # noqa: E402
 
 MAX_PICTURE = 80_000  # bytes: every new picture stays in the history for good
 MAX_SHOWPIECE = 200_000  # one picture in a chapter may be worth printing
@@ -86,9 +87,9 @@ def captions(notebook: nbformat.NotebookNode) -> list[str]:
     return [match[1] for c in cells if (match := CAPTION.match(c.source))]
 
 
-def printed_lines(notebook: nbformat.NotebookNode) -> list[str]:
-    """What the cells print or return, line by line; pictures and web pages say nothing here."""
-    outputs = [o for c in code_cells(notebook) for o in c.outputs]
+def printed_lines(cells: list[nbformat.NotebookNode]) -> list[str]:
+    """What code cells print or return, line by line; pictures and web pages say nothing here."""
+    outputs = [o for c in cells for o in c.outputs]
     texts = [
         o.get("text")
         or ("" if set(o.get("data", {})) - {"text/plain"} else o.get("data", {}).get("text/plain", ""))
@@ -212,9 +213,15 @@ def test_every_prediction_can_be_made(notebook) -> None:
         assert lines[0].startswith("> **Predict.** "), show(cell)
         assert all(line.startswith(">") for line in lines), f"a cell of its own: {show(cell)}"
         check_prediction(settings, " ".join(cell.source.replace("\n>", " ").split()))
-        following = next((c for c in notebook.cells[index + 1 :] if c.cell_type == "code"), None)
-        assert following is not None, show(cell)
-        assert "answer-cell" in tags(following), f"no answer-cell after: {show(cell)}"
+        after = itertools.takewhile(
+            lambda c: "> **Predict.**" not in c.source or c.cell_type == "code", notebook.cells[index + 1 :]
+        )
+        following = [c for c in after if c.cell_type == "code"]
+        assert following, show(cell)
+        assert "answer-cell" in tags(following[0]), f"no answer-cell after: {show(cell)}"
+        if "number" in settings:
+            outputs = printed_lines([c for c in following if "answer-cell" in tags(c)])
+            assert answers(settings["number"], outputs), f"{settings}, but the answer prints {outputs}"
 
 
 def check_prediction(settings: dict, text: str) -> None:
@@ -234,6 +241,21 @@ def check_prediction(settings: dict, text: str) -> None:
         assert type(settings["number"]) in (int, float), settings
         assert math.isfinite(settings["number"]), settings
         assert isinstance(settings["unit"], str), settings
+
+
+def answers(number: float, lines: list[str]) -> bool:
+    """Whether the number to be predicted is among those printed, roughly; a figure may answer too."""
+    tokens = [token for text in lines for line in read_lines(text) for token in line.tokens]
+    printed = [float(t.value) for t in tokens if isinstance(t, Number)]
+    near = [abs(scale * v - number) <= 0.1 * abs(number) for v in printed for scale in (1, 100)]
+    return any(near) or not lines
+
+
+def test_a_number_that_the_answer_does_not_print_is_found() -> None:
+    assert answers(15, ["in order: 15.4 %", "mixed: 56.1 %"])
+    assert answers(15, ["in order: 0.154"])
+    assert not answers(15, ["in order: 61.0 %, mixed: 56.1 %"])
+    assert answers(15, [])
 
 
 @pytest.mark.parametrize(
@@ -390,13 +412,13 @@ def test_exercises_have_one_section_and_a_stub_each(notebook) -> None:
 def test_output_lines_fit_the_page(notebook) -> None:
     if not is_rewritten(notebook):
         pytest.skip("an older chapter")
-    long = [line for line in printed_lines(notebook) if len(line) > 92]
+    long = [line for line in printed_lines(code_cells(notebook)) if len(line) > 92]
     assert not long, long
 
 
 def test_the_book_shows_numbers_rather_than_booleans() -> None:
     """To the question "how much?", True is no answer. The aim is one line in ten; the bound only falls."""
-    lines = [line for path in chapters() for line in printed_lines(read(path))]
+    lines = [line for path in chapters() for line in printed_lines(code_cells(read(path)))]
     booleans = [line for line in lines if re.search(r"(?<!=)\b(True|False)\b", line)]
     assert len(booleans) <= MAX_BOOLEANS, f"{len(booleans)} of {len(lines)} output lines"
 
@@ -409,8 +431,8 @@ def test_ignored_outputs_give_their_reason(notebook) -> None:
 
 
 def test_checks_itself(notebook) -> None:
-    """A stored picture proves nothing, since nbval does not compare pictures: a chapter asserts, checks a
-    solution, or prints verdicts, which nbval does compare."""
+    """Numbers that are as they were stored may still not bear out the text: a chapter asserts what it claims,
+    checks a solution, or prints verdicts."""
     cells = code_cells(notebook)
     source = "\n".join(c.source for c in cells)
     printed = "".join(o.get("text", "") for c in cells for o in c.outputs)

@@ -42,10 +42,10 @@ def figure_numbers(fig: Figure) -> dict[str, Any]:
     Returns:
         What JSON can hold. Numbers have four significant digits and stand in one string for each series,
         since notebooks give every item of a list a line of its own. Keys that begin with ``x`` or ``y``
-        are in the units of that axis. A series of more than 32 values is thinned to 32; then its lowest
-        value, mean and highest value are added (``xrange``, ``yrange``). Colours and thumbnails are
-        hexadecimal RGB. Of an image there are also the standard deviation of each channel (``std``) and
-        the mean step between neighbours (``step``), both in levels of 255.
+        are in the units of that axis. A series of more than 32 values is thinned to 32; then the lowest
+        value within the axis, the mean and the highest are added (``xrange``, ``yrange``). Colours and
+        thumbnails are hexadecimal RGB. Of an image there are also the standard deviation of each channel
+        (``std``) and the mean step between neighbours (``step``), both in levels of 255.
     """
     images = sum(len(ax.images) for ax in fig.axes)
     side = next(side for count, side in _SIDES if images <= count)
@@ -68,10 +68,10 @@ def _axes(ax: Axes, side: int) -> dict[str, Any]:
     found = _without_empty(
         {
             "title": ax.get_title(),
-            "lines": [_line(line) for line in ax.lines],
+            "lines": [_line(line, ax) for line in ax.lines],
             "bars": [_boxes(_label(c), c.patches) for c in ax.containers if hasattr(c, "patches")],
             "patches": _patches(ax),
-            "collections": [_collection(c, side) for c in ax.collections],
+            "collections": [_collection(c, ax, side) for c in ax.collections],
             "images": [_thumbnail(im, im.get_array(), side) for im in ax.images],
             "texts": [t.get_text() for t in ax.texts if t.get_text()],
             "legend": [t.get_text() for t in legend.get_texts()] if legend else [],
@@ -93,8 +93,8 @@ def _axes(ax: Axes, side: int) -> dict[str, Any]:
     return found | {"xlim": _write(ax.get_xlim()), "ylim": _write(ax.get_ylim())}
 
 
-def _line(line: Any) -> dict[str, Any]:
-    return _series(_label(line), line.get_xdata(orig=False), line.get_ydata(orig=False), [line.get_color()])
+def _line(line: Any, ax: Axes) -> dict[str, Any]:
+    return _series(line, line.get_xdata(orig=False), line.get_ydata(orig=False), [line.get_color()], ax)
 
 
 def _patches(ax: Axes) -> list[dict[str, Any]]:
@@ -111,9 +111,9 @@ def _patches(ax: Axes) -> list[dict[str, Any]]:
         color = [patch.get_facecolor() if patch.get_fill() else patch.get_edgecolor()]
         if isinstance(patch, StepPatch):
             values, edges, _ = patch.get_data()
-            found.append(_series(_label(patch), edges, values, color))
+            found.append(_series(patch, edges, values, color, ax))
         elif isinstance(patch, Polygon) and len(patch.get_xy()) > 5:
-            found.append(_series(_label(patch), patch.get_xy()[:, 0], patch.get_xy()[:, 1], color))
+            found.append(_series(patch, patch.get_xy()[:, 0], patch.get_xy()[:, 1], color, ax))
         else:  # a span is a polygon in matplotlib 3.8, and a rectangle later
             boxes.append(patch)
     return found + ([_boxes("", boxes)] if boxes else [])
@@ -127,10 +127,9 @@ def _boxes(label: str, patches: Sequence[Patch]) -> dict[str, Any]:
     return _entry(label, len(boxes), columns, [p.get_facecolor() for p in patches])
 
 
-def _collection(collection: Any, side: int) -> dict[str, Any]:
+def _collection(collection: Any, ax: Axes, side: int) -> dict[str, Any]:
     from matplotlib.collections import PathCollection, QuadMesh
 
-    label = _label(collection)
     if isinstance(collection, QuadMesh) and (values := collection.get_array()) is not None:
         rows, columns = (n - 1 for n in np.shape(collection.get_coordinates())[:2])
         if values.size == rows * columns:
@@ -143,7 +142,7 @@ def _collection(collection: Any, side: int) -> dict[str, Any]:
     else:
         paths = [path.vertices for path in collection.get_paths() if len(path.vertices)]
         points = np.concatenate([np.empty((0, 2)), *paths])
-    return _series(label, points[:, 0], points[:, 1], colors)
+    return _series(collection, points[:, 0], points[:, 1], colors, ax)
 
 
 def _thumbnail(mappable: Any, values: Any, side: int) -> dict[str, Any]:
@@ -163,18 +162,20 @@ def _thumbnail(mappable: Any, values: Any, side: int) -> dict[str, Any]:
     }
 
 
-def _series(label: str, x: Any, y: Any, colors: Iterable[Any]) -> dict[str, Any]:
+def _series(artist: Artist | Any, x: Any, y: Any, colors: Iterable[Any], ax: Axes) -> dict[str, Any]:
     columns = {}
-    for name, values in (("x", _floats(x)), ("y", _floats(y))):
+    for name, values, limits in (("x", _floats(x), ax.get_xlim()), ("y", _floats(y), ax.get_ylim())):
         n = len(values)
         if name == "x" and n > 2 and np.array_equal(values, np.arange(n) + values[0]):
             columns[name] = f"{values[0]:g} … {values[-1]:g}"  # steps, epochs, channels
             continue
         columns[name] = _write(_thin(values))
-        finite = values[np.isfinite(values)]
-        if n > _POINTS and len(finite):
-            columns[f"{name}range"] = _write([finite.min(), finite.mean(), finite.max()])
-    return _entry(label, len(_floats(y)), columns, colors)
+        low, high = sorted(limits)
+        edge = 1e-6 * (high - low)  # what lies on it is seen
+        seen = values[(low - edge <= values) & (values <= high + edge)]
+        if n > _POINTS and len(seen):
+            columns[f"{name}range"] = _write([seen.min(), seen.mean(), seen.max()])
+    return _entry(_label(artist), len(_floats(y)), columns, colors)
 
 
 def _entry(label: str, n: int, columns: dict[str, str], colors: Iterable[Any]) -> dict[str, Any]:
