@@ -365,6 +365,21 @@ def test_merged_moments_are_those_of_the_whole(sizes):
     torch.testing.assert_close(m2 / count, whole.var(0, correction=0), rtol=1e-8, atol=1e-12)
 
 
+def test_parts_in_float32_are_merged_in_float64_and_rounded_once():
+    """Near 10⁶ float32 has steps of 0.06: a mean that is rounded on the way shows in all that follows."""
+    g = torch.Generator().manual_seed(0)
+    counts = torch.randint(1, 1000, (50,), generator=g)
+    means = 1e6 + torch.randn(50, 4, generator=g)
+    m2s = torch.rand(50, 4, generator=g)
+    _, mean, m2 = merge_moments(counts, means, m2s)
+    n, wide = counts.double()[:, None], means.double()
+    whole_mean = (n * wide).sum(0) / counts.sum()
+    whole_m2 = (m2s.double() + n * (wide - whole_mean).square()).sum(0)
+    assert mean.dtype == m2.dtype == torch.float32
+    assert torch.equal(mean, whole_mean.float())
+    assert torch.equal(m2, whole_m2.float())
+
+
 def test_an_empty_whole_and_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"empty whole"):
         merge_moments(torch.tensor([0, 0]), torch.zeros(2, 3), torch.zeros(2, 3))
