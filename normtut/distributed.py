@@ -319,6 +319,7 @@ def _work(rank: int, world_size: int, folder: str, timeout: float, task: bytes, 
             world_size=world_size,
             timeout=timedelta(seconds=timeout),
         )
+        dist.barrier()  # one that was done before the others had connected to it would make them fail
         outcome: tuple[bool, Any] = (True, function(rank, *args))
         message = cloudpickle.dumps(outcome)
     except BaseException:
