@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .core import denormalize, normalize
+from .functional import _track
 
 __all__ = ["merge_moments", "run_workers", "sync_batch_norm"]
 
@@ -118,10 +119,8 @@ def sync_batch_norm(
                 f"{name} must have one value for each of the {len(mean)} channels of input, "
                 f"got shape {tuple(tensor.shape)} for input of shape {tuple(input.shape)}"
             )
-    with torch.no_grad():
-        for running, new in ((running_mean, mean), (running_var, var * (count / (count - 1)))):
-            if running is not None:
-                running.mul_(1 - momentum).add_(momentum * new.to(running.dtype))
+    _track(running_mean, mean[None], momentum)
+    _track(running_var, var[None] * (count / (count - 1)), momentum)
     shape = (-1, *[1] * (x.ndim - 2))
     gamma = 1.0 if weight is None else weight.view(shape)
     beta = 0.0 if bias is None else bias.view(shape)
@@ -320,6 +319,7 @@ def _work(rank: int, world_size: int, folder: str, timeout: float, task: bytes, 
             world_size=world_size,
             timeout=timedelta(seconds=timeout),
         )
+        dist.barrier()  # one that was done before the others had connected to it would make them fail
         outcome: tuple[bool, Any] = (True, function(rank, *args))
         message = cloudpickle.dumps(outcome)
     except BaseException:

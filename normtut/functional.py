@@ -294,7 +294,9 @@ def _remove_running(
 def _track(running: Tensor | None, new: Tensor, momentum: float) -> None:
     if running is not None and new.numel():
         new = new.mean(0).flatten()  # over the samples, where each has its own
-        running.mul_(1 - momentum).add_(momentum * new.to(running.dtype))
+        # A variance may be beyond float16 where the share of it that is added is not.
+        wide = torch.promote_types(running.dtype, new.dtype)
+        running.copy_((1 - momentum) * running.to(wide) + momentum * new.to(wide))
 
 
 def _check_running(mean: Tensor | None, var: Tensor | None) -> None:

@@ -259,7 +259,10 @@ def test_resize_and_crop_are_torchvisions(folder, resize, crop):
     steps = [transforms.Resize(resize)] if resize else []
     steps += [transforms.CenterCrop(crop)] if crop else []
     recipe = transforms.Compose([*steps, transforms.PILToTensor()])
-    expected = ChannelStats(*(recipe(Image.open(p).convert("RGB")) for p in image_files(folder)))
+    expected = ChannelStats()
+    for path in image_files(folder):
+        with Image.open(path) as image:
+            expected.update(recipe(image.convert("RGB")))
     same(scan(folder, resize=resize, crop=crop).stats, expected)
 
 

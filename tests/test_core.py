@@ -139,11 +139,15 @@ def test_moments_of_nothing_are_refused(x):
         moments(x, tuple(range(x.ndim)))
 
 
-def test_moments_refuse_integers_and_negative_eps():
+def test_moments_refuse_integers():
     with pytest.raises(TypeError, match="int64"):
         moments(torch.arange(3), 0)
-    with pytest.raises(ValueError, match="eps"):
-        moments(torch.rand(3), 0, eps=-1e-5)
+
+
+@pytest.mark.parametrize("eps", [-1e-5, math.nan])
+def test_moments_refuse_an_eps_that_is_no_number_of_at_least_0(eps):
+    with pytest.raises(ValueError, match=f"eps must be >= 0, got {eps}"):
+        moments(torch.rand(3), 0, eps=eps)
 
 
 def test_moments_name_an_axis_that_is_not_there():
@@ -173,11 +177,17 @@ def test_a_std_may_be_as_small_as_the_dtype_goes():
 
 
 def test_arrays_of_any_memory_layout():
-    """A flipped array, as for channels in the order blue, green, red."""
+    """A flipped array, as for channels in the order blue, green, red; and one that may not be written to,
+    of which `torch.from_numpy` warns (and warnings are errors here)."""
     x, mean, std = torch.rand(3, 4, 4), np.array([0.1, 0.2, 0.3]), np.array([0.4, 0.5, 0.6])
     expected = normalize(x, [0.3, 0.2, 0.1], [0.6, 0.5, 0.4])
-    for kind in (lambda a: a[::-1], lambda a: a[::-1].astype(">f4")):
+    for kind in (lambda a: a[::-1], lambda a: a[::-1].astype(">f4"), lambda a: read_only(a[::-1].copy())):
         torch.testing.assert_close(normalize(x, kind(mean), kind(std)), expected)
+
+
+def read_only(array):
+    array.flags.writeable = False
+    return array
 
 
 def test_moments_and_normalize_compile_into_one_graph_and_vmap():
@@ -250,10 +260,15 @@ def test_inverse_stats_name_what_is_no_sequence(mean, std, words):
     ("mean", "std"),
     [
         ([0.5], [1e-320]),  # 1/σ
-        ([1e300], [1e-10]),  # μ/σ
+        ([0.0], [1e-320]),  # 1/σ alone
+        ([1e300], [1e-10]),  # μ/σ alone
         ([math.nan], [1.0]),
         (np.array([0.5]), np.array([1e-320])),
+        (np.array([0.0]), np.array([1e-320])),
+        (np.array([1e300]), np.array([1e-10])),
         (torch.tensor([0.5]), torch.tensor([1e-39])),
+        (torch.tensor([0.0]), torch.tensor([1e-39])),
+        (torch.tensor([1e30]), torch.tensor([1e-10])),
     ],
 )
 def test_inverse_stats_are_finite_or_refused(mean, std):

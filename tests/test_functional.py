@@ -70,6 +70,7 @@ def _f32(x):
     return {"rtol": 1e-5, "atol": 2e-6 * max(1.0, x.abs().max().item())}
 
 
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight:UserWarning")  # torch's rms_norm
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("params", ["own", torch.float32], ids=["half params", "float params"])
@@ -305,7 +306,19 @@ def test_the_same_error_as_torch(name):
     [
         # Mended: torch divides by zero, returns NaN, or indexes an empty tensor.
         (lambda: F.group_norm(_x(2, 4, 3), 0), RuntimeError, r"num_groups .* got 0 .*\(2, 4, 3\)"),
-        (lambda: F.layer_norm(_x(2, 4), (4,), eps=-1.0), ValueError, "eps must be at least 0, got -1.0"),
+        *(
+            (lambda call=call, eps=eps: call(eps), ValueError, f"eps must be at least 0, got {eps}")
+            for eps in (-1.0, math.nan)
+            for call in (
+                lambda eps: F.batch_norm(_x(2, 3), *torch.ones(2, 3), training=True, eps=eps),
+                lambda eps: F.batch_norm(_x(2, 3), *torch.ones(2, 3), eps=eps),
+                lambda eps: F.instance_norm(_x(2, 3, 4), eps=eps),
+                lambda eps: F.group_norm(_x(2, 4), 2, eps=eps),
+                lambda eps: F.layer_norm(_x(2, 4), (4,), eps=eps),
+                lambda eps: F.rms_norm(_x(2, 4), (4,), eps=eps),
+                lambda eps: F.adain(_x(1, 2, 4), _x(1, 2, 4), eps=eps),
+            )
+        ),
         (lambda: F.adain(_x(1, 2, 4), _x(1, 3, 4)), ValueError, r"\(1, 3, 4\) for content .*\(1, 2, 4\)"),
         (lambda: F.adain(_x(2, 2, 4), _x(3, 2, 4)), ValueError, "one sample"),
         (lambda: F.batch_norm(_x(1, 3), None, None, training=True), ValueError, r"more than 1 .*\(1, 3\)"),
@@ -386,6 +399,26 @@ def test_instance_norm_averages_running_statistics_over_samples(dtypes):
     torch.testing.assert_close([t.to(x.dtype) for t in ours], [t.to(x.dtype) for t in theirs])
     for a, b in itertools.pairwise(K.instance_norm(x, *ours, use_input_stats=False) for K in (F, T)):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("norm", ["batch_norm", "instance_norm"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("scale", [0.003, 1.0, 400.0])
+def test_running_statistics_in_half_precision_are_computed_in_float32(norm, dtype, scale):
+    """A variance of 160,000 is beyond float16, the tenth of it that is added is not; and where the running
+    variance is about as small as eps, their sum in half precision would be off by a place."""
+    x = (scale * torch.randn(16, C, 8, D)).to(dtype)
+    half = [torch.zeros(C, dtype=dtype), torch.full((C,), scale**2 / 10, dtype=dtype)]
+    wide = [t.double() for t in half]
+    getattr(F, norm)(x, *half, None, None, True)
+    getattr(F, norm)(x.double(), *wide, None, None, True)
+    for a, b in zip(half, wide, strict=True):
+        assert a.dtype == dtype
+        assert a.isfinite().all()
+        torch.testing.assert_close(a.double(), b, rtol=torch.finfo(dtype).eps / 2 * 1.01, atol=1e-7)
+    y = getattr(F, norm)(x, *half, None, None, False)
+    exact = getattr(F, norm)(x.double(), *(t.double() for t in half), None, None, False)
+    torch.testing.assert_close(y.double(), exact, rtol=torch.finfo(dtype).eps / 2 * 1.01, atol=1e-7)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -89,6 +89,15 @@ def test_tv_tensors_keep_their_type_and_the_rest_of_a_sample_passes_through(tran
 
 
 @BOTH
+def test_an_array_with_one_axis_is_no_picture_and_passes_through(transform):
+    """Labels or weights, which may come alone or beside boxes."""
+    labels = np.array([1.0, 2.0])
+    assert transform(*IMAGENET)(labels) is labels
+    out = transform(*IMAGENET)({"boxes": boxes(), "labels": labels})
+    assert out["labels"] is labels
+
+
+@BOTH
 def test_in_place_writes_into_the_input_and_otherwise_not(transform):
     x = tv_tensors.Image(torch.rand(3, 4, 4))
     before, expected = x.clone(), transform(*IMAGENET)(x)
@@ -108,9 +117,17 @@ def test_non_contiguous_input(transform):
 @BOTH
 def test_copies_and_pickles_do_the_same(transform):
     x, t = torch.rand(3, 4, 4), transform(*IMAGENET)
-    for twin in (pickle.loads(pickle.dumps(t)), copy.deepcopy(t), t.inverse().inverse()):
+    for twin in (pickle.loads(pickle.dumps(t)), copy.deepcopy(t)):
         assert torch.equal(twin(x), t(x))
         assert repr(twin) == repr(t)
+
+
+@BOTH
+@pytest.mark.parametrize("inplace", [False, True])
+def test_the_inverse_writes_where_the_transform_writes(transform, inplace):
+    x, forward = torch.rand(3, 4, 4), transform(*IMAGENET, inplace=inplace)
+    assert (forward.inverse()(x) is x) is inplace
+    assert repr(forward.inverse().inverse()) == repr(forward)
 
 
 def test_repr_can_be_read_back():
@@ -198,6 +215,17 @@ def test_a_std_that_leaves_float16_is_refused_instead_of_giving_inf():
     with pytest.raises(ValueError, match=r"too small for torch\.float16"):
         Normalize([0.5] * 3, [1e-7] * 3)(x)
     assert Normalize([0.5] * 3, [1e-7] * 3)(x.float()).isfinite().all()
+
+
+@pytest.mark.parametrize("mean", [0.0, 1.0, -1.0, 2.0])
+def test_both_ends_of_the_pixels_are_looked_at_before_a_std_is_called_too_small(mean):
+    """Of black and white, the one farther from the mean decides."""
+    ends = torch.tensor([0.0, 1.0], dtype=torch.float16).view(1, 1, 2)
+    farther = max(abs(mean), abs(1 - mean))
+    fits, too_small = (farther / (factor * 65504) for factor in (0.999, 1.001))
+    assert Normalize([mean], [fits])(ends).isfinite().all()
+    with pytest.raises(ValueError, match=r"too small for torch\.float16"):
+        Normalize([mean], [too_small])(ends)
 
 
 def test_one_number_stands_for_every_channel():

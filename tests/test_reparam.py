@@ -17,6 +17,8 @@ LAYERS = {
     "conv": lambda: nn.Conv2d(3, 8, 3),
     "grouped conv": lambda: nn.Conv2d(4, 8, 3, groups=2),
     "transposed conv": lambda: nn.ConvTranspose2d(3, 8, 3),
+    "transposed conv1d": lambda: nn.ConvTranspose1d(3, 8, 3),
+    "transposed conv3d": lambda: nn.ConvTranspose3d(3, 8, 2),
     "conv1d": lambda: nn.Conv1d(3, 4, 5),
 }
 INPUTS = {
@@ -25,6 +27,8 @@ INPUTS = {
     "conv": (2, 3, 9, 9),
     "grouped conv": (2, 4, 9, 9),
     "transposed conv": (2, 3, 6, 6),
+    "transposed conv1d": (2, 3, 11),
+    "transposed conv3d": (2, 3, 3, 4, 3),
     "conv1d": (2, 3, 11),
 }
 layer = pytest.mark.parametrize("kind", LAYERS)
@@ -249,7 +253,7 @@ def test_weight_norms_gradient_is_orthogonal_to_v():
 @layer
 def test_standardize_gives_every_output_channel_mean_0_and_variance_1(kind):
     module = reparam.weight_standardization(LAYERS[kind]())
-    axis = 1 if isinstance(module, nn.ConvTranspose2d) else 0
+    axis = 1 if kind.startswith("transposed") else 0
     w = module.weight.detach().double().movedim(axis, 0).flatten(1).numpy()
     raw = module.parametrizations.weight.original.detach().double().movedim(axis, 0).flatten(1).numpy()
     np.testing.assert_allclose(w.mean(1), 0, atol=1e-6)
@@ -259,6 +263,29 @@ def test_standardize_gives_every_output_channel_mean_0_and_variance_1(kind):
         rtol=1e-4,
         atol=1e-5,
     )
+
+
+def test_the_eps_of_standardized_weights_is_the_callers():
+    """Variance 4; with eps = 12 the std is 4."""
+    module = nn.Linear(2, 1)
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor([[1.0, 5.0]]))
+    reparam.weight_standardization(module, eps=12.0)
+    assert module.weight.tolist() == [[-0.5, 0.5]]
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+@pytest.mark.parametrize("eps", [1e-12, 0.5, 3.0])
+def test_the_eps_of_spectral_norm_is_the_callers(name, eps):
+    """An eps that is larger than a vector's length divides in its place: at the start, and in every step."""
+    pair = [
+        lambda m: reparam.spectral_norm(m, name, eps=eps),
+        lambda m: parametrizations.spectral_norm(m, name, eps=eps),
+    ]
+    ours, theirs = twins("linear", *pair)
+    for _ in range(2):
+        torch.testing.assert_close(getattr(ours, name), getattr(theirs, name))
+        torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
 
 
 def test_standardized_weights_ignore_shift_and_scale():

@@ -179,6 +179,34 @@ def test_large_images_stay_exact(monkeypatch, shape, piece):
                 assert stats.std[c] == root(Fraction(s2 * n - s1 * s1, (n * top) ** 2))
 
 
+@pytest.fixture
+def one_thread():
+    """In which pieces are counted in order, and what the earlier ones held is known to the later ones."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+@pytest.mark.parametrize("seen_first", ["black", "white", "both in some channels"])
+def test_minimum_and_maximum_are_those_of_all_pieces(one_thread, dtype, layout, seen_first):
+    """Looking for extremes may stop where both have been seen in every channel, and no earlier."""
+    top = np.iinfo(dtype).max
+    x = np.full((48, 3, 256, 256), 100, dtype)  # of 9 million pixels half a million are counted at once
+    first, last = {
+        "black": ((0, 0, 0), (top, top, top)),
+        "white": ((top, top, top), (0, 0, 0)),
+        "both in some channels": ((0, top, 0), (top, 0, top)),
+    }[seen_first]
+    x[0, :, 0, 0], x[-1, :, -1, -1] = first, last
+    if seen_first.startswith("both"):
+        x[0, 0, 1, 1] = top
+    stats = ChannelStats(layouts(torch.from_numpy(x))[layout] if dtype == np.uint8 else x)
+    assert (stats.min, stats.max) == ((0.0,) * 3, (1.0,) * 3)
+
+
 def test_large_float_images_stay_exact(monkeypatch):
     x = torch.rand(3, 2, 40, 50)
     whole = ChannelStats(x)
@@ -343,6 +371,7 @@ def test_repeat():
     ("batch", "error", "message"),
     [
         (torch.rand(4, 4), ValueError, r"\(C, H, W\), got shape \(4, 4\)"),
+        (np.zeros(4, np.uint8), ValueError, r"\(C, H, W\), got shape \(4,\)"),
         (torch.ones(1, 3, 2, 2, dtype=torch.int64), TypeError, "got torch.int64"),
         (torch.ones(1, 3, 2, 2, dtype=torch.bool), TypeError, "got torch.bool"),
         (torch.ones(1, 3, 2, 2, dtype=torch.complex64), TypeError, "got torch.complex64"),
@@ -657,7 +686,7 @@ def test_batch_size_and_workers_change_nothing(batch_size, num_workers):
 
 
 def test_images_of_different_sizes_and_gray_ones():
-    images = [PIL.Image.new("RGB", (w, 3), (w, 0, 255)) for w in range(1, 9)]
+    images = [PIL.Image.new("RGB", (w, 3), (w, 2 * w, 255 - w)) for w in range(1, 9)]
     stats = dataset_stats(Items(images), progress=False, batch_size=4)
     assert (stats.images, stats.count) == (8, 3 * 36)
     assert stats.mean[0] == float(Fraction(sum(3 * w * w for w in range(1, 9)), 3 * 36 * 255))
@@ -878,6 +907,7 @@ def test_normalized_or_unscaled_images_are_warned_about():
         (Items([]), ValueError, "holds no images"),
         (torch.empty(0, 3, 4, 4), ValueError, "holds no images"),
         (torch.rand(5, 5), ValueError, r"3 or 4 axes; got \(5, 5\)"),
+        (np.zeros(5, np.uint8), ValueError, r"3 or 4 axes; got \(5,\)"),
         (torch.zeros(10, 32, 32, 3), ValueError, "which axis .* holds the channels"),
         (np.zeros((10, 3, 32, 3)), ValueError, "which axis"),
         (np.zeros((10, 28, 28), np.uint8), ValueError, "'gray' if there is none"),
