@@ -78,6 +78,34 @@ def test_it_says_its_version(capsys):
     assert capsys.readouterr().out == f"normtut {normtut.__version__}\n"
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["stats", "--help"], ["stylize", "--help"]])
+def test_help_imports_nothing_large(arguments):
+    script = (
+        "import sys; from normtut.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print({'torch', 'numpy', 'PIL', 'torchvision'} & {*sys.modules}, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stderr == "set()\n"
+    assert "normtut" in done.stdout
+
+
+def test_ctrl_c_during_imports_is_a_sentence(tmp_path):
+    script = """
+import os, signal, sys
+class Impatient:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Impatient())
+from normtut.cli import main
+sys.exit(main(["stats", sys.argv[1]]))
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "normtut: interrupted\n")
+
+
 def test_a_folder_is_the_sum_of_its_files(folder):
     expected = ChannelStats()
     for path in image_files(folder):

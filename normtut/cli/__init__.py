@@ -33,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         print(f"normtut: the output could not be written: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # while torch is imported, which takes seconds
+        print("normtut: interrupted", file=sys.stderr)
+        return 128 + 2
 
 
 def _main(argv: Sequence[str] | None) -> int:
