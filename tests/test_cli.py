@@ -579,19 +579,26 @@ def test_a_full_disk_is_told_in_one_line(tmp_path):
     ]
 
 
+MEETING = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+
+
 @pytest.mark.parametrize(
     ("environment", "arguments", "status", "says"),
     [
         ({"RANK": "3"}, [], 0, ""),
         ({"RANK": "1", "WORLD_SIZE": "4"}, [], 0, ""),  # of a job scheduler: there is nowhere to meet
-        ({"RANK": "0", "WORLD_SIZE": "abc"}, [], 2, "WORLD_SIZE must be a number, got 'abc'"),
         (
-            {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"},
-            ["--backend", "nccl"],
+            {"RANK": "0", "WORLD_SIZE": "abc"},
+            [],
             2,
-            "--backend nccl needs a CUDA device",
+            "WORLD_SIZE must be a whole number of at least 1, got 'abc'",
         ),
+        (MEETING, ["--backend", "nccl"], 2, "--backend nccl needs a CUDA device"),
         ({}, ["--timeout", "9" * 30], 0, ""),
+        ({"LOCAL_WORLD_SIZE": "0"}, [], 2, "LOCAL_WORLD_SIZE must be a whole number of at least 1, got '0'"),
+        ({**MEETING, "RANK": "x"}, [], 2, "RANK must be a whole number of at least 0, got 'x'"),
+        ({**MEETING, "RANK": "5"}, [], 2, "RANK must be below its WORLD_SIZE 2, got 5"),
+        ({**MEETING, "MASTER_PORT": "abc"}, [], 2, "MASTER_PORT must be a whole number of at least 0"),
     ],
 )
 def test_a_stray_environment(tmp_path, capsys, monkeypatch, environment, arguments, status, says):
