@@ -139,8 +139,9 @@ def inverse_stats(mean, std):  # type: ignore[no-untyped-def]
     fewer. Sequences of floats give tuples of floats; tensors and arrays give their own kind.
 
     Raises:
-        ValueError: if mean or std is not a sequence of numbers, a tensor or an array, or they are not of the
-            same kind and length; if a std is zero or not finite, or a result would not be finite.
+        TypeError: if mean or std is not a sequence of numbers, a tensor or an array.
+        ValueError: if they are not of the same kind and length, if a std is zero or not finite, or if a
+            result would not be.
     """
     if isinstance(mean, Tensor | np.ndarray):
         if not isinstance(std, Tensor if isinstance(mean, Tensor) else np.ndarray):
@@ -158,7 +159,7 @@ def inverse_stats(mean, std):  # type: ignore[no-untyped-def]
         if not (_finite(m) and _finite(s)):
             raise _no_finite_inverse(mean, std)
         return m, s
-    mean, std = _numbers("mean", mean), _numbers("std", std)
+    mean, std = numbers("mean", mean), numbers("std", std)
     if len(mean) != len(std):
         raise ValueError(f"mean and std must have the same length, got {len(mean)} and {len(std)}")
     if not all(s != 0 and math.isfinite(s) for s in std):
@@ -169,14 +170,22 @@ def inverse_stats(mean, std):  # type: ignore[no-untyped-def]
     return inverse
 
 
-def _numbers(name: str, values: Sequence[float]) -> tuple[float, ...]:
+def numbers(name: str, values: Sequence[float] | NDArray[Any] | Tensor) -> tuple[float, ...]:
+    """One number per channel, as floats; tensors and arrays may also have shape (C, 1, 1) or (1, C, 1, 1)."""
+    if isinstance(values, Tensor | np.ndarray) and values.ndim:
+        if values.ndim > 1 and (values.ndim < 3 or math.prod(values.shape) != values.shape[-3]):
+            raise ValueError(
+                f"{name} must have one number per channel: shape (C,) or, as `moments` gives it, "
+                f"(1, C, 1, 1); got {tuple(values.shape)}"
+            )
+        values = values.reshape(-1).tolist()
     try:
         if isinstance(values, str | bytes):  # whose characters might pass for numbers: "123"
             raise TypeError
         return tuple(map(float, values))
     except (TypeError, ValueError):
-        raise ValueError(
-            f"{name} must be a sequence of numbers, such as (0.5,), or a tensor or array; got {values!r}"
+        raise TypeError(
+            f"{name} must be a sequence of numbers, such as (0.5,), a tensor or an array; got {values!r}"
         ) from None
 
 
@@ -191,11 +200,17 @@ def _no_finite_inverse(mean: object, std: object) -> ValueError:
 def _check_float(name: str, x: Tensor) -> None:
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
-    if not x.is_floating_point():
-        raise TypeError(
-            f"{name} must be floating point, got {x.dtype} of shape {tuple(x.shape)}; "
-            "divide uint8 pixels by 255 first (torchvision's v2.ToDtype(torch.float32, scale=True))"
+    if x.is_floating_point():
+        return
+    advice = "make it floating point first; pixels are divided by the level that is white"
+    if top := {torch.uint8: 255, torch.uint16: 65535}.get(x.dtype):
+        advice = f"divide pixels by {top} first, as torchvision's v2.ToDtype(torch.float32, scale=True) does"
+    elif x.dtype == torch.int16:
+        advice = (
+            "ToTensor() makes it of a 16-bit picture, and levels above 32767 have become negative: "
+            "v2.ToImage() gives uint16, and v2.ToDtype(torch.float32, scale=True) after it divides by 65535"
         )
+    raise TypeError(f"{name} must be floating point, got {x.dtype} of shape {tuple(x.shape)}; {advice}")
 
 
 def _listed(numbers: Any) -> list[float]:
@@ -219,6 +234,10 @@ def _at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def _channels_last(x: Tensor, channels: int) -> bool:
+    return x.ndim >= 3 and x.shape[-1] == channels
+
+
 def _as_stats(name: str, stats: Stats, x: Tensor) -> Tensor:
     """``stats`` as a tensor that broadcasts against ``x`` without changing its shape."""
     _check_float("x", x)
@@ -237,8 +256,9 @@ def _as_stats(name: str, stats: Stats, x: Tensor) -> Tensor:
         channel_axis = x.ndim - (3 if x.ndim >= 3 else 1)
         if channel_axis < 0 or t.numel() not in (1, x.shape[channel_axis]):
             raise ValueError(
-                f"{name} has {t.numel()} values, one per channel, but x of shape {tuple(x.shape)} has "
-                + (f"{x.shape[channel_axis]} channels (axis {channel_axis})" if x.ndim else "no axes")
+                f"{name} has values for {t.numel()} channels, but x of shape {tuple(x.shape)} has "
+                + (f"{x.shape[channel_axis]} (axis {channel_axis})" if x.ndim else "no axes")
+                + ("; is it channels-last? x.movedim(-1, -3) is not" if _channels_last(x, t.numel()) else "")
             )
         t = t.view(-1, *[1] * (x.ndim - 1 - channel_axis))
     try:

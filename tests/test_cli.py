@@ -78,6 +78,34 @@ def test_it_says_its_version(capsys):
     assert capsys.readouterr().out == f"normtut {normtut.__version__}\n"
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["stats", "--help"], ["stylize", "--help"]])
+def test_help_imports_nothing_large(arguments):
+    script = (
+        "import sys; from normtut.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print({'torch', 'numpy', 'PIL', 'torchvision'} & {*sys.modules}, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stderr == "set()\n"
+    assert "normtut" in done.stdout
+
+
+def test_ctrl_c_during_imports_is_a_sentence(tmp_path):
+    script = """
+import os, signal, sys
+class Impatient:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Impatient())
+from normtut.cli import main
+sys.exit(main(["stats", sys.argv[1]]))
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "normtut: interrupted\n")
+
+
 def test_a_folder_is_the_sum_of_its_files(folder):
     expected = ChannelStats()
     for path in image_files(folder):
@@ -554,19 +582,26 @@ def test_a_full_disk_is_told_in_one_line(tmp_path):
     ]
 
 
+MEETING = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+
+
 @pytest.mark.parametrize(
     ("environment", "arguments", "status", "says"),
     [
         ({"RANK": "3"}, [], 0, ""),
         ({"RANK": "1", "WORLD_SIZE": "4"}, [], 0, ""),  # of a job scheduler: there is nowhere to meet
-        ({"RANK": "0", "WORLD_SIZE": "abc"}, [], 2, "WORLD_SIZE must be a number, got 'abc'"),
         (
-            {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"},
-            ["--backend", "nccl"],
+            {"RANK": "0", "WORLD_SIZE": "abc"},
+            [],
             2,
-            "--backend nccl needs a CUDA device",
+            "WORLD_SIZE must be a whole number of at least 1, got 'abc'",
         ),
+        (MEETING, ["--backend", "nccl"], 2, "--backend nccl needs a CUDA device"),
         ({}, ["--timeout", "9" * 30], 0, ""),
+        ({"LOCAL_WORLD_SIZE": "0"}, [], 2, "LOCAL_WORLD_SIZE must be a whole number of at least 1, got '0'"),
+        ({**MEETING, "RANK": "x"}, [], 2, "RANK must be a whole number of at least 0, got 'x'"),
+        ({**MEETING, "RANK": "5"}, [], 2, "RANK must be below its WORLD_SIZE 2, got 5"),
+        ({**MEETING, "MASTER_PORT": "abc"}, [], 2, "MASTER_PORT must be a whole number of at least 0"),
     ],
 )
 def test_a_stray_environment(tmp_path, capsys, monkeypatch, environment, arguments, status, says):

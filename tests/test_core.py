@@ -103,9 +103,9 @@ def test_numbers_and_wider_statistics_do_not_change_the_dtype():
         (torch.zeros(3, 4, 4, dtype=torch.uint8), 0.5, 0.5, TypeError, "uint8"),
         (torch.zeros(3, 4, 4, dtype=torch.int64), 0.5, 0.5, TypeError, "int64"),
         (np.zeros(3), 0.5, 0.5, TypeError, "ndarray"),
-        (torch.zeros(3, 4, 4), [0.5, 0.5], [1, 1], ValueError, r"mean has 2 values.*\(3, 4, 4\) has 3"),
-        (torch.zeros(3, 4, 4), [0.5] * 3, [1.0] * 4, ValueError, "std has 4 values"),
-        (torch.zeros(1, 4, 4), [0.5] * 3, [1.0] * 3, ValueError, "1 channels"),
+        (torch.zeros(3, 4, 4), [0.5, 0.5], [1, 1], ValueError, r"mean has values for 2 .*\(3, 4, 4\) has 3"),
+        (torch.zeros(3, 4, 4), [0.5] * 3, [1.0] * 4, ValueError, "std has values for 4 channels"),
+        (torch.zeros(1, 4, 4), [0.5] * 3, [1.0] * 3, ValueError, r"has 1 \(axis 0\)"),
         (torch.zeros(1, 4, 4), torch.zeros(3, 1, 1), 1.0, ValueError, r"\(3, 1, 1\) does not broadcast"),
         (torch.zeros(4), torch.zeros(2, 4), 1.0, ValueError, "does not broadcast"),
         (torch.tensor(1.0), [0.5, 0.5], [1, 1], ValueError, "no axes"),
@@ -242,15 +242,25 @@ def test_inverse_stats_refuse_what_has_no_inverse(bad):
 @pytest.mark.parametrize(
     ("mean", "std", "words"),
     [
-        (0.5, 0.25, r"mean must be .*\(0\.5,\), or a tensor or array; got 0\.5"),
+        (0.5, 0.25, r"mean must be .*\(0\.5,\), a tensor or an array; got 0\.5"),
         ([0.5], 0.25, "std must be .*; got 0.25"),
         ("12", [1.0, 1.0], "mean must be .*; got '12'"),
         ([0.5], ["a"], r"std must be .*; got \['a'\]"),
+    ],
+)
+def test_inverse_stats_name_what_is_no_sequence(mean, std, words):
+    with pytest.raises(TypeError, match=words):
+        inverse_stats(mean, std)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "words"),
+    [
         (torch.tensor([0.5]), [0.25], "both tensors, both arrays .*, got Tensor and list"),
         (np.array([0.5]), torch.tensor([0.25]), "both tensors, both arrays .*, got ndarray and Tensor"),
     ],
 )
-def test_inverse_stats_name_what_is_no_sequence(mean, std, words):
+def test_inverse_stats_take_two_of_a_kind(mean, std, words):
     with pytest.raises(ValueError, match=words):
         inverse_stats(mean, std)
 

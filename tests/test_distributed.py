@@ -337,6 +337,31 @@ def test_workers_draw_their_own_numbers_and_know_the_environment(monkeypatch, st
     assert (a, b) == ("set", "set")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each worker imports torch")
+def test_workers_come_with_torch_imported_and_write_into_no_notebook(capfd):
+    def says_something(rank):  # travels by value, so that no worker imports this file
+        os.write(1, b"from C, to the terminal\n")
+        print("from Python")
+        return time.process_time()
+
+    seconds = run_workers(says_something)
+    assert max(seconds) < 0.5  # of their own processor time: importing torch takes more than a second
+    assert capfd.readouterr() == ("", "")
+
+
+def fails_aloud(rank):
+    os.write(2, b"a last word\n")
+    raise ArithmeticError(f"of rank {rank}")
+
+
+def test_what_failing_workers_wrote_is_in_the_message():
+    with pytest.raises(RuntimeError, match="2 of 2 processes failed") as caught:
+        run_workers(fails_aloud)
+    for rank in range(2):
+        assert f"ArithmeticError: of rank {rank}" in str(caught.value)
+    assert str(caught.value).count("| a last word") == 2
+
+
 def test_workers_are_refused_where_there_are_none():
     with pytest.raises(ValueError, match="world_size must be at least 1, got 0"):
         run_workers(dies, world_size=0)

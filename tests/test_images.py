@@ -9,10 +9,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
-from torchvision import tv_tensors
+from torchvision import transforms, tv_tensors
 from torchvision.transforms import v2
 
-from normtut import CIFAR10, CLIP, HALF, IMAGENET, InverseNormalize, Normalize, data, images, to_uint8
+from normtut import (
+    CIFAR10,
+    CLIP,
+    HALF,
+    IMAGENET,
+    InverseNormalize,
+    Normalize,
+    data,
+    images,
+    moments,
+    to_uint8,
+)
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 BOTH = pytest.mark.parametrize("transform", [Normalize, InverseNormalize])
@@ -197,8 +208,8 @@ def test_bad_images_are_refused(transform, x, error, words):
         ([0.5], [math.nan], ValueError, "std must be positive"),
         ([0.5], [math.inf], ValueError, "std must be positive"),
         ([math.nan], [0.5], ValueError, "mean must be finite"),
-        ([], [], ValueError, "mean is empty"),
-        (0.5, 0.5, TypeError, r"\(0.5,\) a sequence"),
+        ([], [], ValueError, "are empty"),
+        (0.5, 0.5, TypeError, r"such as \(0.5,\).*got 0.5"),
         ("ab", [0.5, 0.5], TypeError, "mean must be a sequence .*; got 'ab'"),
         ("123", "456", TypeError, "mean must be a sequence .*; got '123'"),  # not 1, 2 and 3
         ([0.5, 0.5, 0.5], b"456", TypeError, "std must be a sequence .*; got b'456'"),
@@ -207,6 +218,77 @@ def test_bad_images_are_refused(transform, x, error, words):
 def test_bad_statistics_are_refused(transform, mean, std, error, words):
     with pytest.raises(error, match=words):
         transform(mean, std)
+
+
+@BOTH
+@pytest.mark.parametrize("dim", [(0, 2, 3), (0, 2, 3, 4)])
+def test_statistics_may_come_as_moments_keeps_them(transform, dim):
+    x = 3 * torch.rand(2, 3, 4, 5, *[1] * (len(dim) - 3)) + 1
+    if len(dim) == 4:  # (N, C, T, H, W): the channels are the fourth axis from the end
+        with pytest.raises(ValueError, match=r"mean must have one number per channel.*got \(1, 3, 1, 1, 1\)"):
+            transform(*moments(x, dim))
+        return
+    mean, std = moments(x, dim)
+    assert mean.shape == (1, 3, 1, 1)
+    vectors = mean.flatten(), std.flatten()
+    assert torch.equal(transform(mean, std)(x), transform(*vectors)(x))
+    assert torch.equal(transform(mean.numpy(), std[0].numpy())(x), transform(*vectors)(x))
+    z = Normalize(mean, std)(x)
+    torch.testing.assert_close(torch.stack(moments(z, dim)).flatten(), torch.tensor([0.0] * 3 + [1.0] * 3))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (3, 1), (2, 3, 1, 1), (1, 3, 1, 2)])
+def test_statistics_of_other_shapes_are_refused(shape):
+    with pytest.raises(ValueError, match=r"mean must have one number per channel: shape \(C,\) or"):
+        Normalize(torch.zeros(shape), torch.ones(shape))
+
+
+@BOTH
+def test_of_several_plain_tensors_none_is_passed_over(transform):
+    """torchvision normalizes the first and hands back the second as it is."""
+    a, b, t = torch.rand(3, 4, 4), torch.rand(2, 3, 5, 5), transform(*IMAGENET)
+    for sample in ((a, b), {"a": a, "more": [b]}):
+        with pytest.raises(ValueError, match=r"got 2 plain tensors .* \(3, 4, 4\), \(2, 3, 5, 5\)"):
+            t(sample)
+    with pytest.raises(ValueError, match="2 plain tensors"):
+        t(a, b)
+    for other in (
+        torch.rand(1, 4, 4),
+        torch.rand(3, 4),
+        torch.ones(3, 4, 4, dtype=torch.uint8),
+        tv_tensors.Mask(b),
+    ):
+        out = t(a, other)
+        assert torch.equal(out[0], t(a))
+        assert out[1] is other or torch.equal(out[1], other)
+    # What is done about it, as the message says.
+    out = t(tv_tensors.Image(a), tv_tensors.Image(b))
+    assert torch.equal(out[0], t(a))
+    assert torch.equal(out[1], t(b))
+    out = t(tv_tensors.Image(a), b)  # beside an image, a plain tensor is none
+    assert torch.equal(out[1], b)
+
+
+def test_advice_about_a_dtype_makes_the_right_floats_when_it_is_followed():
+    levels = torch.tensor([[0, 1000], [40000, 65535]])
+    scale = v2.ToDtype(torch.float32, scale=True)
+    with pytest.raises(TypeError, match=r"divide pixels by 255 .* v2\.ToDtype\(torch.float32, scale=True\)"):
+        Normalize([0.5], [0.5])(levels[None].byte())
+    torch.testing.assert_close(scale(levels.byte()), levels.byte() / 255)
+    with pytest.raises(TypeError, match="divide pixels by 65535 first"):
+        Normalize([0.5], [0.5])(levels[None].to(torch.uint16))
+    torch.testing.assert_close(scale(levels.to(torch.uint16)), levels / 65535)
+    picture = PIL.Image.fromarray(levels.numpy().astype(np.uint16))
+    wrapped = v2.functional.pil_to_tensor(picture).view(torch.int16)
+    if hasattr(transforms, "ToTensor"):
+        assert torch.equal(transforms.ToTensor()(picture), wrapped)
+    with pytest.raises(
+        TypeError, match=r"levels above 32767 have become negative: v2\.ToImage\(\) gives uint16"
+    ):
+        Normalize([0.5], [0.5])(wrapped)
+    torch.testing.assert_close(torch.Tensor(scale(v2.ToImage()(picture)))[0], levels / 65535)
+    with pytest.raises(TypeError, match="divided by the level that is white"):
+        Normalize([0.5], [0.5])(levels[None])
 
 
 def test_a_std_that_leaves_float16_is_refused_instead_of_giving_inf():
@@ -313,6 +395,82 @@ def test_uint8_passes_and_other_integers_do_not():
             to_uint8(bad)
     with pytest.raises(TypeError, match="must be a tensor, got ndarray"):
         to_uint8(np.zeros(3))
+
+
+def plainly_to_uint8(x):
+    return x.double().nan_to_num(nan=0.0).clamp(0, 1).mul(255).round().byte()
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_piece_by_piece_it_is_the_same(monkeypatch, dtype):
+    x = (torch.randn(2, 3, 37, 41) / 2 + 0.5).to(dtype)
+    x.view(-1)[::97], x.view(-1)[::89], x.view(-1)[::83] = math.nan, math.inf, -math.inf
+    whole = to_uint8(x)
+    for piece in (1, 1000, x.numel() - 1, x.numel()):
+        monkeypatch.setattr(images, "_PIECE", piece)
+        assert torch.equal(to_uint8(x), whole)
+    if dtype == torch.float64:
+        assert torch.equal(whole, plainly_to_uint8(x))
+    view = torch.rand(3, 8, 8, dtype=dtype).expand(2, 3, 8, 8).transpose(2, 3)
+    assert torch.equal(to_uint8(view), to_uint8(view.contiguous()))
+
+
+@pytest.mark.filterwarnings("error")  # vmap warns where an operation is unknown to it
+def test_to_uint8_neither_changes_its_input_nor_its_memory_format(monkeypatch):
+    monkeypatch.setattr(images, "_PIECE", 100)
+    for x in (torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8).to(memory_format=torch.channels_last)):
+        before = x.clone()
+        assert to_uint8(x).stride() == x.stride()
+        assert torch.equal(x, before)
+    leaf = torch.rand(300, requires_grad=True)
+    assert torch.equal(to_uint8(leaf), to_uint8(leaf.detach()))
+    many = torch.vmap(to_uint8, in_dims=1)(x.transpose(0, 1))
+    assert torch.equal(many, to_uint8(x))
+
+
+class Restore(torch.nn.Module):
+    """What a model's last layer may do."""
+
+    def __init__(self):
+        super().__init__()
+        self.inverse = InverseNormalize(*IMAGENET)
+
+    def forward(self, z):
+        return to_uint8(self.inverse(z))
+
+
+@pytest.fixture
+def latent(monkeypatch):
+    monkeypatch.setattr(images, "_PIECE", 1000)
+    z = torch.randn(5, 3, 16, 16)
+    z[0, 0, 0, :3] = torch.tensor([math.nan, math.inf, -math.inf])
+    return z
+
+
+def test_to_uint8_compiles_into_one_graph(latent):
+    compiled = torch.compile(Restore(), fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(latent), Restore()(latent))
+
+
+def test_to_uint8_is_exported_for_any_batch(latent):
+    program = torch.export.export(Restore(), (latent[:2],), dynamic_shapes={"z": {0: torch.export.Dim("n")}})
+    assert torch.equal(program.module()(latent), Restore()(latent))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_to_uint8_in_onnx(latent, dynamo, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    path = str(tmp_path / "restore.onnx")
+    batch = (
+        {"dynamic_shapes": {"z": {0: torch.export.Dim("n")}}}
+        if dynamo
+        else {"input_names": ["z"], "dynamic_axes": {"z": {0: "n"}}}
+    )
+    torch.onnx.export(Restore(), (latent[:2],), path, dynamo=dynamo, **batch)
+    (result,) = onnxruntime.InferenceSession(path).run(None, {"z": latent.numpy()})
+    assert np.array_equal(result, Restore()(latent).numpy())
 
 
 def test_to_uint8_keeps_tv_tensors_and_shapes():

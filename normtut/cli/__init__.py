@@ -23,16 +23,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()  # while a broken pipe can still be caught
-    except BrokenPipeError:
+    except OSError as error:  # of what was printed: nobody reads it any more, or the disk is full
         with suppress(OSError):
             # The interpreter flushes once more as it ends; what is left must not fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + 13  # what a shell reports of a command that SIGPIPE has ended
-    except OSError as error:  # of the flush, or of what was printed: a full disk
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return 128 + 13  # what a shell reports of a command that SIGPIPE has ended
         print(f"normtut: the output could not be written: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # while torch is imported, which takes seconds
+        print("normtut: interrupted", file=sys.stderr)
+        return 128 + 2
 
 
 def _main(argv: Sequence[str] | None) -> int:

@@ -152,30 +152,36 @@ def _fail(error: Exception, rank: int, status: int) -> int:
 
 def _cpus() -> int:
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, available // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, available // _from_environment("LOCAL_WORLD_SIZE", 1, least=1))
+
+
+def _from_environment(name: str, default: int, least: int = 0) -> int:
+    """What torchrun, or someone else, has set."""
+    text = os.environ.get(name, str(default))
+    try:
+        return _at_least(least, text)
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"the environment's {name} {error}") from None
 
 
 @contextmanager
 def _processes(args: argparse.Namespace) -> Iterator[tuple[int, int]]:
     """(rank, world size), with the process group that torchrun has prepared, if it has."""
-    given = {name: os.environ[name] for name in _TORCHRUN if name in os.environ}
-    try:
-        world = int(given.get("WORLD_SIZE", "1"))
-    except ValueError:
-        raise ValueError(
-            f"the environment's WORLD_SIZE must be a number, got {given['WORLD_SIZE']!r}"
-        ) from None
+    world = _from_environment("WORLD_SIZE", 1, least=1)
     # Some job schedulers set RANK and WORLD_SIZE, and nothing to meet at.
-    if world == 1 or len(given) < len(_TORCHRUN):
+    if world == 1 or not all(name in os.environ for name in _TORCHRUN):
         yield 0, 1
         return
+    rank, _ = _from_environment("RANK", 0), _from_environment("MASTER_PORT", 0)
+    if rank >= world:
+        raise ValueError(f"the environment's RANK must be below its WORLD_SIZE {world}, got {rank}")
     import torch
     import torch.distributed as dist
 
     if args.backend == "nccl":
         if not torch.cuda.is_available():
             raise ValueError("--backend nccl needs a CUDA device: leave it out")
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(_from_environment("LOCAL_RANK", 0))
     dist.init_process_group(args.backend, timeout=timedelta(seconds=args.timeout))
     try:
         yield dist.get_rank(), dist.get_world_size()

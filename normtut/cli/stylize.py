@@ -6,9 +6,10 @@ import argparse
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["add_parser", "run"]
 
@@ -87,6 +88,7 @@ def _format(out: Path) -> str:
 def _read(path: str, size: int | None = None) -> torch.Tensor:
     """A picture as float (1, 3, H, W), in sRGB and on white where transparent (see `normtut.files`)."""
     import numpy as np
+    import torch
     from PIL.Image import Resampling
 
     from normtut.files import FileError, read_image
