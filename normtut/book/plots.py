@@ -43,6 +43,7 @@ __all__ = [
     "scatter",
     "setup",
     "show",
+    "spreads",
     "stacked",
 ]
 
@@ -420,6 +421,29 @@ def stacked(parts: Mapping[str, Sequence[float]], labels: Sequence[str], *, xlab
     ax.grid(axis="y", visible=False)
     ax.set_xlabel(xlabel)
     fig.legend(loc="outside upper center", ncols=len(parts), fontsize=9)
+    return fig
+
+
+def spreads(means: Sequence[float], stds: Sequence[float], *, ylabel: str = "value") -> Figure:
+    """Draw each image as a dot at its mean with a bar of one std either way, from dark to bright.
+
+    A line and a band show the mean of all pixels and one std of theirs either way, for images of equal size.
+
+    Args:
+        means, stds: one number for each image.
+        ylabel: what is measured.
+    """
+    import matplotlib.pyplot as plt
+
+    m, s = np.asarray(means), np.asarray(stds)
+    order = m.argsort()
+    centre, std = m.mean(), math.sqrt((s**2).mean() + m.var())
+    fig, ax = plt.subplots(figsize=(6.4, 3.6))
+    ax.axhspan(centre - std, centre + std, color=COLORS[1], alpha=0.25, label="all pixels: mean ± std")
+    ax.axhline(centre, color=COLORS[1], lw=1.5)
+    ax.errorbar(range(len(m)), m[order], s[order], fmt="o", ms=4, capsize=3, label="one image: mean ± std")
+    ax.set(xlabel="image, from dark to bright", ylabel=ylabel, xticks=[])
+    fig.legend(loc="outside upper center", ncols=2, fontsize=9)
     return fig
 
 

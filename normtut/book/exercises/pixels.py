@@ -143,6 +143,17 @@ def _equal_weights(batches: _Batches) -> Tensor:
     return (squares - torch.stack([b.mean((0, 2, 3)) for b in batches]).mean(0) ** 2).sqrt()
 
 
+def _image_stats_cases(g: torch.Generator) -> Iterator[Args]:
+    """Means and stds of images, whose means spread little, much, and not at all."""
+    for n, spread in ((4, 0.1), (7, 3.0), (5, 0.0), (1, 1.0)):
+        means = 0.5 + spread * torch.rand(n, generator=g, dtype=torch.float64)
+        yield means, 0.1 + torch.rand(n, generator=g, dtype=torch.float64)
+
+
+def _total_std(means: Tensor, stds: Tensor) -> Tensor:
+    return (stds.square().mean() + means.var(correction=0)).sqrt()
+
+
 EXERCISES = {
     "normalize": Exercise(
         title="Normalize an image",
@@ -298,6 +309,31 @@ EXERCISES = {
             "divided by n − 1, as torch.std does unless told otherwise": lambda bs: _dataset_std(bs, 1),
             "returned the variance; the std is its square root": lambda bs: _dataset_std(bs) ** 2,
             CANCELS: _cancelling_std,
+        },
+    ),
+    "total_std": Exercise(
+        title="From the statistics of images to that of pixels",
+        signature="total_std(means, stds)",
+        task="returns the std of all pixels of N images of equal size, given the mean and the std of each "
+        "image (float64 vectors of length N)",
+        reference=_total_std,
+        cases=_image_stats_cases,
+        mistakes={
+            "averaged the stds; their squares add up, and the spread of the means comes on top": (
+                lambda m, s: s.mean()
+            ),
+            "forgot the spread of the means": lambda m, s: s.square().mean().sqrt(),
+            "averaged the stds before squaring; the mean of the squares is larger": (
+                lambda m, s: (s.mean().square() + m.var(correction=0)).sqrt()
+            ),
+            "took the std of the stds": lambda m, s: s.std(correction=0),
+            "added the std of the means instead of their variance": (
+                lambda m, s: (s.square().mean() + m.std(correction=0)).sqrt()
+            ),
+            "divided the spread of the means by N − 1 (torch.var does unless told)": (
+                lambda m, s: (s.square().mean() + m.var()).sqrt()
+            ),
+            "returned the variance; the std is its square root": lambda m, s: _total_std(m, s).square(),
         },
     ),
 }
