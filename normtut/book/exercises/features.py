@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -162,6 +163,19 @@ EXERCISES = {
             "averaged over the channels as well": (
                 lambda x, size, eps: torch.cat([standard(p, (0, 1, 2, 3), eps) for p in x.split(size)])
             ),
+        },
+    ),
+    "sets_at_rest": Exercise(
+        title="Batch norm at rest",
+        signature="sets_at_rest(shape)",
+        task="returns how many index sets batch norm has in eval mode, for features of shape (N, C, …)",
+        reference=math.prod,
+        cases=lambda _: iter([((3, 6, 4),), ((2, 3, 5, 7),), ((1, 8),)]),
+        mistakes={
+            "counted the sets of training, one for each channel": lambda shape: shape[1],
+            "took all elements for one set": lambda shape: 1,
+            "counted the channels of each sample": lambda shape: shape[0] * shape[1],
+            "counted none; an element alone is a set of one": lambda shape: 0,
         },
     ),
     "batch_norm": Exercise(
