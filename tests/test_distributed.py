@@ -275,7 +275,7 @@ def test_a_killed_rank_makes_the_others_fail_with_a_message():
 
 @pytest.fixture
 def soon():
-    """A timeout that two processes which hang wait for in vain, and others do not notice: some seconds, and more
+    """A timeout that two hanging processes wait for in vain and others do not notice: some seconds, and more
     on a machine so busy that it takes them long to come to life."""
     run_workers(abs)  # starts the server whose forks the next ones are
     start = time.monotonic()
