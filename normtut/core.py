@@ -63,7 +63,7 @@ def moments(
     if not eps >= 0:
         raise ValueError(f"eps must be >= 0, got {eps}")
     dims = tuple(dim) if isinstance(dim, Iterable) else (operator.index(dim),)
-    if not dims:  # torch would take it for all axes
+    if not dims:  # torch would average over all axes
         raise ValueError(f"dim is empty: name the axes of x, of shape {tuple(x.shape)}, to average over")
     if not all(-x.ndim <= d < x.ndim for d in dims):
         raise IndexError(f"dim={dim} names an axis that x of shape {tuple(x.shape)} does not have")
@@ -100,7 +100,7 @@ def normalize(x: Tensor, mean: Stats, std: Stats) -> Tensor:
     mean, divisor = _as_stats("mean", mean, x), _as_stats("std", std, x)
     if not isinstance(std, Tensor):
         limits = torch.finfo(divisor.dtype)
-        zero = limits.tiny * limits.eps / 2  # what is no larger rounds to 0: 1e-60 in float32
+        zero = limits.tiny * limits.eps / 2  # no larger number survives rounding: 1e-60 is 0 in float32
         if not all(zero < abs(s) <= limits.max for s in _listed(std)):
             raise ValueError(f"std must be finite and not zero in {divisor.dtype}, got {std}")
     return ((_at_least_float32(x) - mean) / divisor).to(x.dtype)
@@ -155,7 +155,7 @@ def inverse_stats(mean, std):  # type: ignore[no-untyped-def]
             )
         if not (_finite(std) and bool((std != 0).all())):
             raise ValueError(f"std must be finite and not zero, got {std}")
-        m, s = 0.0 - mean / std, 1.0 / std  # 0 − m/s rather than −m/s: no negative zeros
+        m, s = 0.0 - mean / std, 1.0 / std  # not −mean/std, which would be −0.0 for a mean of 0
         if not (_finite(m) and _finite(s)):
             raise _no_finite_inverse(mean, std)
         return m, s
@@ -180,7 +180,7 @@ def numbers(name: str, values: Sequence[float] | NDArray[Any] | Tensor) -> tuple
             )
         values = values.reshape(-1).tolist()
     try:
-        if isinstance(values, str | bytes):  # whose characters might pass for numbers: "123"
+        if isinstance(values, str | bytes):  # the characters of "123" would pass for numbers
             raise TypeError
         return tuple(map(float, values))
     except (TypeError, ValueError):
@@ -249,7 +249,7 @@ def _as_stats(name: str, stats: Stats, x: Tensor) -> Tensor:
         t = torch.as_tensor(np.asarray(stats), device=x.device)
     if not t.is_floating_point():
         t = t.double()
-    # Python numbers do not widen x; tensors of a wider dtype do, by PyTorch's own promotion.
+    # A tensor of a wider dtype makes the result wider, as everywhere in PyTorch; Python numbers do not.
     if not isinstance(stats, Tensor):
         t = t.to(_at_least_float32(x).dtype)
     if t.ndim == 1:

@@ -85,8 +85,8 @@ class _ChannelAffine(v2.Transform):  # type: ignore[misc]  # torchvision is unty
                 f"{type(self).__name__} needs a float tensor, got a PIL image; put v2.ToImage() and "
                 "v2.ToDtype(torch.float32, scale=True) (or ToTensor()) before it"
             )
-        # torchvision hands an array back as it is. Beside an image it is a label; alone, or beside boxes and
-        # masks, which pass through as well, it is the picture.
+        # torchvision hands arrays back unchanged. Beside an image tensor, an array may be a label. Alone, or
+        # beside boxes and masks (which pass through too), it must be the picture, in the wrong type.
         arrays = [x for x in flat_inputs if isinstance(x, np.ndarray) and x.ndim >= 2]
         if arrays and not v2._utils.has_any(flat_inputs, *self._transformed_types):
             raise TypeError(
@@ -113,7 +113,7 @@ class _ChannelAffine(v2.Transform):  # type: ignore[misc]  # torchvision is unty
                 + ("; add the channel with x.unsqueeze(0)" if inpt.ndim == 2 else "")
             )
         typed = isinstance(inpt, tv_tensors.TVTensor)
-        x = inpt.as_subclass(Tensor) if typed else inpt  # torch.compile follows no cast of a plain tensor
+        x = inpt.as_subclass(Tensor) if typed else inpt  # torch.compile cannot follow as_subclass(Tensor)
         y = self._affine(x)
         if self.inplace:
             y = x.copy_(y)
@@ -212,7 +212,7 @@ def to_uint8(x: Tensor) -> Tensor:
             f"x must be floating point in [0, 1], or uint8; got {x.dtype} of shape {tuple(x.shape)}"
         )
     typed = isinstance(x, tv_tensors.TVTensor)
-    pixels = x.as_subclass(Tensor) if typed else x  # torch.compile follows no cast of a plain tensor
+    pixels = x.as_subclass(Tensor) if typed else x  # torch.compile cannot follow as_subclass(Tensor)
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     if traced or pixels.numel() <= _PIECE or pixels.device.type != "cpu" or not pixels.is_contiguous():
         levels = _levels(pixels)
@@ -224,12 +224,14 @@ def to_uint8(x: Tensor) -> Tensor:
     return tv_tensors.wrap(levels, like=x) if typed else levels
 
 
-#: So many pixels at once that what the steps of `_levels` hand on stays in the processor's cache, which is
-#: three times as fast as through memory.
+#: Pixels to convert at once. The intermediate results of `_levels` then stay in the processor's cache, which
+#: is three times as fast as writing them to memory and reading them back.
 _PIECE = 2**18
 
 
 def _levels(x: Tensor) -> Tensor:
-    # In half precision the product would be rounded to 8 or 11 bits first, and then once more to a level.
+    # In half precision the product itself would be rounded, to 8 or 11 bits, before it is rounded to a level.
     scaled = x.to(torch.promote_types(x.dtype, torch.float32)).mul(255)
-    return scaled.nan_to_num_(nan=0.0).clamp(0, 255).round_().to(torch.uint8)  # vmap knows no clamp_
+    return (
+        scaled.nan_to_num_(nan=0.0).clamp(0, 255).round_().to(torch.uint8)
+    )  # torch.vmap has no rule for clamp_

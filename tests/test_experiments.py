@@ -20,7 +20,7 @@ def patches():
 
 
 def small(data, n=64):
-    return experiments.Images(
+    return experiments.ImageSet(
         data.name, data.x[::17][:n], data.y[::17][:n], data.test_x[::5], data.test_y[::5]
     )
 

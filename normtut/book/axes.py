@@ -57,7 +57,8 @@ def index_sets(norm: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Tens
     Raises:
         ValueError: if the output has another shape, or the sets overlap, as windows that slide do.
     """
-    # Inputs so small that eps keeps its say; else two elements, always ±1, would not depend on each other.
+    # The inputs are small compared with eps. Otherwise two elements would always become ±1, whatever their
+    # values, and no dependence would be seen.
     x = 1e-3 * torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     z = norm(x.requires_grad_())
     if z.shape != x.shape:
@@ -156,7 +157,7 @@ def axes_explorer(
     shape: tuple[int, int, int] = _SHAPE,
     name: str = "axes",
 ) -> AxesExplorer:
-    """The axes picture to press: choose a norm and an element, and see who shares its statistics.
+    """The axes picture to play with: choose a norm and an element, and see who shares its statistics.
 
     >>> axes_explorer({"Instance": F.instance_norm})
     AxesExplorer(Instance)
@@ -190,7 +191,7 @@ def axes_explorer(
             f'<label>{axis} <input type="range" min="0" max="{size - 1}" value="{size // 2}"></label>'
             for axis, size in zip(_AXES, shape, strict=True)
         ),
-        # In quotes, so that the file by itself is a script that an editor can check.
+        # Quoted in axes.html, so that its script is valid, and editors can check it, before this replacement.
         '"@DATA@"': json.dumps(data, separators=(",", ":")),
     }
     html = (Path(__file__).parent / "axes.html").read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
 """What chapter 14 draws: one small network, trained with one norm or another, on two sets of photographs.
 
-The results are in ``experiments.csv`` beside this file: one line a run, in the order of the runs. They come
-from two commands, with three seeds and ten epochs each::
+The results are in ``experiments.csv`` beside this file: one line for each run. They come from two commands,
+with three seeds and ten epochs each::
 
     python -m normtut.experiments                              # data "patches": some 220,000 steps
     python -m normtut.experiments --images PACS/photo          # data "photo":   some 260,000 steps
@@ -11,9 +11,9 @@ The second trains on the 1,670 photographs of PACS (Li et al. 2017, for research
 this package), shrunk to 32 × 32 pixels. A folder's name becomes the name of its data. CIFAR-10, forty times
 as large, is used if it is on disk or can be downloaded: ``--images cifar10 --epochs 1`` (5 GB of memory).
 
-A line is written as soon as its run ends, and runs that are there are not repeated; so an interrupted session
-goes on where it stopped. Delete the lines to run them anew. `make experiments` is the first command;
-``make experiments ARGS="--images DIR"`` the second.
+A line is written as soon as its run ends, and runs that have a line are not repeated: started again, a
+command continues where it was interrupted. To repeat runs, delete their lines. `make experiments` is the
+first command, ``make experiments ARGS="--images DIR"`` the second.
 
 The network uses torch's fused layers, since there are some 480,000 steps to take. `normtut.layers` computes
 the same function, as ``tests/test_layers.py`` shows.
@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from normtut.core import moments, normalize
 from normtut.data import PhotoPatches, cifar10
 
-__all__ = ["NORMS", "DynamicTanh", "Images", "Run", "images", "network", "recalibrate", "results", "train"]
+__all__ = ["LAYERS", "DynamicTanh", "ImageSet", "Run", "images", "network", "recalibrate", "results", "train"]
 
 #: Where the results are.
 RESULTS = Path(__file__).with_suffix(".csv")
@@ -63,8 +63,8 @@ class DynamicTanh(nn.Module):
         return self.weight * torch.tanh(self.alpha * x) + self.bias
 
 
-#: A norm's name → the layer for so many channels (and groups).
-NORMS: dict[str, Callable[[int, int], nn.Module]] = {
+#: Makes the layer with this name for a number of channels (and of groups, which only group norm uses).
+LAYERS: dict[str, Callable[[int, int], nn.Module]] = {
     "batch": lambda channels, groups: nn.BatchNorm2d(channels),
     "group": lambda channels, groups: nn.GroupNorm(groups, channels),
     "layer": lambda channels, groups: nn.GroupNorm(1, channels),
@@ -75,7 +75,7 @@ NORMS: dict[str, Callable[[int, int], nn.Module]] = {
 
 
 @dataclass(frozen=True)
-class Images:
+class ImageSet:
     """A labelled image set, normalized by the statistics of its training part."""
 
     name: str
@@ -103,11 +103,11 @@ class Run:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What tells one run from another."""
+        """The settings that tell this run from others."""
         return astuple(self)[:6]
 
 
-def images(source: str | Path | None = None, size: int = 32) -> Images:
+def images(source: str | Path | None = None, size: int = 32) -> ImageSet:
     """The patches of `normtut.data.PhotoPatches`, ``"cifar10"``, or a folder of photographs.
 
     Photographs are shrunk to ``size`` × ``size`` pixels. Their class is the name of their subfolder, or what
@@ -128,7 +128,7 @@ def images(source: str | Path | None = None, size: int = 32) -> Images:
         test = torch.arange(len(pixels)) % 5 == 2
         x, test_x, y, test_y = pixels[~test], pixels[test], labels[~test], labels[test]
     mean, std = moments(x, (0, 2, 3))
-    return Images(name, normalize(x, mean, std), y, normalize(test_x, mean, std), test_y)
+    return ImageSet(name, normalize(x, mean, std), y, normalize(test_x, mean, std), test_y)
 
 
 def _read(folder: Path, size: int) -> tuple[Tensor, Tensor]:
@@ -156,18 +156,18 @@ def network(norm: str, classes: int, *, groups: int = 8, channels: int = 32) -> 
     Raises:
         ValueError: for an unknown norm; it lists the known ones.
     """
-    if norm not in NORMS:
-        raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}")
+    if norm not in LAYERS:
+        raise ValueError(f"norm must be one of {', '.join(LAYERS)}, got {norm!r}")
     layers: list[nn.Module] = []
     for i, stride in enumerate((2, 2, 1, 2, 1)):  # 32 → 16 → 8 → 8 → 4 → 4 pixels
         conv = nn.Conv2d(channels if i else 3, channels, 3, stride, padding=1, bias=norm in ("none", "tanh"))
         nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-        layers += [conv, NORMS[norm](channels, groups), nn.ReLU()]
+        layers += [conv, LAYERS[norm](channels, groups), nn.ReLU()]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
 
 
 def train(
-    data: Images, norm: str, batch_size: int, *, seed: int = 0, epochs: int = 10, groups: int = 8
+    data: ImageSet, norm: str, batch_size: int, *, seed: int = 0, epochs: int = 10, groups: int = 8
 ) -> Run:
     """Train the network on ``data`` and test it.
 
@@ -179,11 +179,11 @@ def train(
     Raises:
         ValueError: for an unknown norm, or a batch size that is not between 1 and the number of images.
     """
-    if not 1 <= batch_size <= len(data.x):  # an incomplete batch is dropped: no step would be taken
+    if not 1 <= batch_size <= len(data.x):  # incomplete batches are dropped, so there would be no step
         raise ValueError(
             f"batch_size must be between 1 and {len(data.x)}, the number of images, got {batch_size}"
         )
-    torch.manual_seed(seed)  # on the CPU alone: small batches leave a GPU waiting
+    torch.manual_seed(seed)  # everything runs on the CPU: with batches this small a GPU would mostly wait
     model = network(norm, int(data.y.max()) + 1, groups=groups)
     rate, total, step = 0.1 * batch_size / 32, epochs * (len(data.x) // batch_size), 0
     optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=1e-4)
@@ -207,7 +207,7 @@ def train(
     return Run(data.name, norm, used, batch_size, seed, epochs, error, train_error, recalibrated, version)
 
 
-def _batches(data: Images, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(data: ImageSet, size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch in random order, some images mirrored; what is left at the end is dropped."""
     order = torch.randperm(len(data.x))
     mirrored = torch.rand(len(data.x)) < 0.5
@@ -241,7 +241,7 @@ def _error(model: nn.Module, x: Tensor, y: Tensor) -> float:
 
 
 def results(path: str | Path = RESULTS) -> list[Run]:
-    """The stored runs.
+    """The runs that are stored.
 
     >>> run = results()[0]
     >>> run.norm, run.batch_size, 0 < run.error < 1
@@ -265,7 +265,7 @@ def _append(run: Run, path: Path) -> None:
 
 
 def plan(seeds: Sequence[int], norms: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Arguments of every run: norms × batch sizes, then numbers of groups, seed after seed."""
+    """The arguments of every run: for each seed, norms × batch sizes, then numbers of groups."""
     for seed in seeds:
         for batch_size in (32, 16, 8, 4, 2):
             for norm in norms:
@@ -275,12 +275,12 @@ def plan(seeds: Sequence[int], norms: Sequence[str]) -> Iterator[dict[str, Any]]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run what is missing in the results."""
+    """Run the experiments that have no results yet."""
     parser = argparse.ArgumentParser(description=main.__doc__, prog="python -m normtut.experiments")
     parser.add_argument(
         "--images", metavar="DIR", help="a folder of photographs, or cifar10, instead of the patches"
     )
-    parser.add_argument("--norms", nargs="+", choices=NORMS, default=list(NORMS))
+    parser.add_argument("--norms", nargs="+", choices=LAYERS, default=list(LAYERS))
     parser.add_argument("--seeds", type=int, default=3, help="how many (default: 3)")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--out", type=Path, default=RESULTS)

@@ -80,7 +80,7 @@ def setup() -> None:
             "image.interpolation": "nearest",
         }
     )
-    plt.switch_backend(mpl.get_backend())  # now, since it brings formatters of its own; then come ours
+    plt.switch_backend(mpl.get_backend())  # now: it registers formatters, which ours then replace
     try:
         from IPython import get_ipython
         from IPython.core.formatters import JSONFormatter
@@ -222,7 +222,7 @@ def painted(x: Tensor) -> tuple[Tensor, list[str]]:
 
     picture = _channels_last("x", x)
     height, width = picture.shape[:2]
-    dpi = 100  # any will do, as long as one dot is one pixel
+    dpi = 100  # its value does not matter: width and height below make one dot of each pixel
     fig = Figure(figsize=(width / dpi, height / dpi), dpi=dpi)
     fig.set_layout_engine("none")
     ax = fig.add_axes((0, 0, 1, 1))
@@ -579,7 +579,7 @@ def _strokes(ax: Axes, histogram: np.ndarray) -> None:
     strength = histogram.clip(0, 1).reshape(-1)
     order = strength.argsort(kind="stable")[
         (strength < 0.1).sum() :
-    ]  # the strong ones on top, the faintest not at all
+    ]  # the faintest are left out, and the strongest are drawn last, on top
     gray = np.repeat(1 - strength[order, None], 3, axis=1)
     ax.add_collection(LineCollection(list(ends.reshape(-1, 2, 2)[order]), colors=gray, linewidths=1.0))
     ax.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), aspect="equal")
@@ -600,12 +600,12 @@ def _as_picture(title: object, x: Tensor, clip: bool) -> np.ndarray:
 
 
 def _channels_last(name: str, x: Tensor) -> np.ndarray:
-    if not isinstance(x, Tensor):  # of an array, nobody knows on which side its channels are
+    if not isinstance(x, Tensor):  # an array may have its channels first or last
         raise TypeError(f"{name} must be a torch.Tensor, channels first, got {type(x).__name__}")
     if x.ndim not in (2, 3) or (x.ndim == 3 and x.shape[0] not in (1, 3)) or x.numel() == 0:
         raise ValueError(f"{name} must be (3, H, W), (1, H, W) or (H, W) and not empty, got {tuple(x.shape)}")
     last = x if x.ndim == 2 else x.movedim(0, -1).squeeze(-1)
-    # NumPy knows no bfloat16, and matplotlib draws no float16.
+    # NumPy has no bfloat16, and matplotlib cannot draw float16.
     return (last.float() if x.dtype in (torch.float16, torch.bfloat16) else last).detach().cpu().numpy()
 
 

@@ -22,10 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _main(argv)
         finally:
             if sys.stdout is not None:
-                sys.stdout.flush()  # while a broken pipe can still be caught
-    except OSError as error:  # of what was printed: nobody reads it any more, or the disk is full
+                sys.stdout.flush()  # here, where an error can still be caught
+    except OSError as error:  # while printing: the reader has gone, or the disk is full
         with suppress(OSError):
-            # The interpreter flushes once more as it ends; what is left must not fail again.
+            # Python flushes once more at exit. What is left goes to the null device, where that cannot fail.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return 128 + 13  # what a shell reports of a command that SIGPIPE has ended
@@ -37,9 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    # A file name need not be text, nor a terminal know "×": neither may cost the result of a long run.
+    # Names of files may hold bytes that are no text, and a terminal may lack "×". Print escapes then: the
+    # result of a long run must not be lost to an encoding error.
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what has replaced it may be anything
+        if isinstance(stream, io.TextIOWrapper):  # a program may have replaced it by something else
             stream.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(prog="normtut", description="Normalization, its inverse and its uses.")
     parser.add_argument("--version", action="version", version=f"normtut {normtut.__version__}")

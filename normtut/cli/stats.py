@@ -66,7 +66,7 @@ def _positive(text: str) -> int:
 
 
 def _seconds(text: str) -> int:
-    return min(_positive(text), 10**9)  # what torch can count in nanoseconds
+    return min(_positive(text), 10**9)  # torch counts in nanoseconds, in 64 bits
 
 
 def _natural(text: str) -> int:
@@ -81,13 +81,13 @@ def _at_least(least: int, text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what ``stats`` was asked for; the exit status."""
+    """Run ``normtut stats`` and return the exit status."""
     from normtut.statistics import FileError, Report, scan
     from normtut.statistics.channels import gather
     from normtut.statistics.folders import checksum, image_files, raise_if_empty
 
     def share(value: Any) -> list[Any]:
-        """The value of every process; what went wrong in one is told to all: none waits for it in vain."""
+        """The value of every process; an error of one is raised in all, so that none waits for it in vain."""
         values = gather(value) if world > 1 else [value]
         for v in values:
             if isinstance(v, Exception):
@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
             if rank == 0:
                 print(_as_json(report) if args.json else _as_table(report), flush=True)
             if world > 1:
-                # torchrun ends all as soon as one has ended with an error: not before this is printed.
+                # torchrun kills all processes as soon as one exits with an error: all wait for the printing.
                 with suppress(RuntimeError):
                     gather(None)
     except FileError as error:
@@ -156,7 +156,7 @@ def _cpus() -> int:
 
 
 def _from_environment(name: str, default: int, least: int = 0) -> int:
-    """What torchrun, or someone else, has set."""
+    """A number in an environment variable, which torchrun or anyone else may have set."""
     text = os.environ.get(name, str(default))
     try:
         return _at_least(least, text)
@@ -168,7 +168,7 @@ def _from_environment(name: str, default: int, least: int = 0) -> int:
 def _processes(args: argparse.Namespace) -> Iterator[tuple[int, int]]:
     """(rank, world size), with the process group that torchrun has prepared, if it has."""
     world = _from_environment("WORLD_SIZE", 1, least=1)
-    # Some job schedulers set RANK and WORLD_SIZE, and nothing to meet at.
+    # Some job schedulers set RANK and WORLD_SIZE for purposes of their own, without an address to meet at.
     if world == 1 or not all(name in os.environ for name in _TORCHRUN):
         yield 0, 1
         return
@@ -196,7 +196,9 @@ def _stoppable(world: int) -> Iterator[threading.Event]:
 
     def handle(number: int, _frame: Any) -> None:
         stop.set()
-        if world == 1:  # torchrun passes on the signal that the terminal has sent to all already
+        if (
+            world == 1
+        ):  # under torchrun a second signal follows the terminal's at once: it passes the first on
             signal.signal(number, before[signal.Signals(number)])
 
     if threading.current_thread() is not threading.main_thread():

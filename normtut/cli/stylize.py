@@ -35,20 +35,20 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what ``stylize`` was asked for; the exit status."""
+    """Run ``normtut stylize`` and return the exit status."""
     try:
         done = _stylize(args)
     except (OSError, ValueError) as error:
         return _fail(str(error))
     except KeyboardInterrupt:
         return _fail("interrupted")
-    print(done)  # the file is written: whatever becomes of this, it is not status 2
+    print(done)  # outside of `try`: the file is written, so a failure to print must not exit with status 2
     return 0
 
 
 def _stylize(args: argparse.Namespace) -> str:
-    """Write the painting; what to say about it."""
-    # Everything that can be found wrong before painting is.
+    """Write the painting; return the line to print."""
+    # All that can be checked before painting, which takes a while, is checked here.
     out = Path(args.out)
     if not 0 <= args.alpha <= 1:
         raise ValueError(f"--alpha must be between 0 and 1, got {args.alpha}")
@@ -105,7 +105,7 @@ def _read(path: str, size: int | None = None) -> torch.Tensor:
 
 
 def _read_style(name: str) -> torch.Tensor:
-    if not Path(name).exists() or Path(name).is_dir():  # a folder is no picture, and hides no style
+    if not Path(name).exists() or Path(name).is_dir():  # a folder called like a style must not hide the style
         from normtut.data import styles
 
         try:
@@ -117,12 +117,12 @@ def _read_style(name: str) -> torch.Tensor:
 
 
 def _write(picture: torch.Tensor, out: Path, format: str) -> None:
-    """Write beside and move over: whatever happens, OUT is the old picture or the whole new one."""
+    """Write a temporary file and rename it: whatever happens, OUT is the old picture or the whole new one."""
     from PIL import Image
 
     image = Image.fromarray(picture.cpu().permute(1, 2, 0).contiguous().numpy())
     mode = out.stat().st_mode & 0o777 if out.exists() else 0o666 & ~_umask()
-    # Not named after OUT, whose name may be as long as the file system allows.
+    # A name made from OUT could be too long for the file system.
     handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=".normtut-")
     try:
         with os.fdopen(handle, "wb") as file:

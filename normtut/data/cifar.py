@@ -1,4 +1,4 @@
-"""CIFAR-10: read where it lies, downloaded where it does not."""
+"""CIFAR-10, read from disk, or downloaded if it is not there."""
 
 from __future__ import annotations
 

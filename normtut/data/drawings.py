@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 __all__ = ["DRAWINGS", "SIZE"]
 
 SIZE = 384
-_SUPER = 2  # drawn larger and reduced, for smooth edges
+_SUPER = 2  # pictures are drawn this many times larger and then reduced, for smooth edges
 
 Floats = NDArray[np.float64]
 Bytes = NDArray[np.uint8]
@@ -30,7 +30,7 @@ def strokes() -> Bytes:
         glow = np.maximum(glow, near)
         angle = np.where(near > 0.15, np.arctan2(xx - x, -(yy - y)), angle)  # around the light
     tone = np.clip(0.55 * _noise(rng, n, 4) + 0.9 * glow, 0, 1)
-    palette = _colours("#0b1d3a #16407a #2a6fb0 #5fa3c7 #a9c9b8 #f0d65c #fff2a0")
+    palette = _rgb("#0b1d3a #16407a #2a6fb0 #5fa3c7 #a9c9b8 #f0d65c #fff2a0")
     image = Image.new("RGB", (n, n), "#0b1d3a")
     draw = ImageDraw.Draw(image)
     for y, x in rng.uniform(0, n, (9000, 2)):
@@ -60,7 +60,7 @@ def mosaic() -> Bytes:
         second[window] = np.where(closer, nearest[window], np.minimum(second[window], distance))
         owner[window] = np.where(closer, k, owner[window])
         nearest[window] = np.where(closer, distance, nearest[window])
-    palette = _colours("#5b2014 #a8441f #d98e32 #f0dfb4 #e9e4d4 #7f9a63 #2f5d50 #1c2f3a")
+    palette = _rgb("#5b2014 #a8441f #d98e32 #f0dfb4 #e9e4d4 #7f9a63 #2f5d50 #1c2f3a")
     rings = 0.5 + 0.5 * np.sin(np.hypot(cells[:, 0] - 0.45 * n, cells[:, 1] - 0.55 * n) / 21)
     tones = rings + rng.normal(0, 0.06, len(cells))
     fill = (
@@ -102,7 +102,7 @@ def halftone() -> Bytes:
     yy, xx = np.mgrid[:n, :n]
     paper = np.array([252, 246, 228.0]) / 255
     page = np.broadcast_to(paper, (n, n, 3)).copy()
-    inks = _colours("#00a0d8 #e8187c #ffd800")
+    inks = _rgb("#00a0d8 #e8187c #ffd800")
     for ink, degrees, seed in zip(inks, (15, 75, 0), range(3), strict=True):
         amount = 0.15 + 0.8 * _noise(rng, n, 2 + seed)
         a, pitch = np.deg2rad(degrees), 18.0
@@ -117,7 +117,7 @@ def planes() -> Bytes:
     """A composition of overlapping planes, discs and black lines in primary colours."""
     rng, n = np.random.default_rng(5), SIZE * _SUPER
     image = Image.new("RGB", (n, n), "#efe8d8")
-    palette = _colours("#c62828 #e4b21f #1f4e9c #14213d #e07a3f #6a9a8b #f4ead2 #3a3a3a #b7c4cf")
+    palette = _rgb("#c62828 #e4b21f #1f4e9c #14213d #e07a3f #6a9a8b #f4ead2 #3a3a3a #b7c4cf")
     for k in range(46):
         layer = Image.new("L", (n, n), 0)
         draw = ImageDraw.Draw(layer)
@@ -166,7 +166,7 @@ def marble() -> Bytes:
     comb = 0.045 * np.sin(2 * np.pi * 9 * xx + 5 * warp)
     t = (yy * 3.2 + 2.2 * warp + 6 * comb + 0.15 * _noise(rng, n, 24)) % 1
     palette = np.array(
-        _colours("#7a1022 #b3222f #e2a23b #f3e6c8 #f3e6c8 #1f6f6b #103a44 #0c1d2b #c9593a #7a1022")
+        _rgb("#7a1022 #b3222f #e2a23b #f3e6c8 #f3e6c8 #1f6f6b #103a44 #0c1d2b #c9593a #7a1022")
     )
     at = t * (len(palette) - 1)
     low = np.minimum(at.astype(int), len(palette) - 2)
@@ -187,7 +187,7 @@ def _noise(rng: np.random.Generator, n: int, cells: int) -> Floats:
     return np.asarray((field - field.min()) / (field.max() - field.min()))
 
 
-def _colours(names: str) -> list[tuple[int, ...]]:
+def _rgb(names: str) -> list[tuple[int, ...]]:
     return [tuple(bytes.fromhex(name[1:])) for name in names.split()]
 
 

@@ -17,7 +17,7 @@ from .drawings import DRAWINGS
 
 __all__ = ["PhotoPatches", "instance_example", "photos", "styles"]
 
-# What the scikit-image wheel itself contains (its other pictures are downloads); colour unless marked.
+# Pictures inside the scikit-image wheel; it downloads all others. They are in colour unless marked.
 _PHOTOS = {
     "astronaut": "astronaut",
     "cat": "cat",
@@ -105,7 +105,7 @@ def _style(name: str) -> NDArray[np.uint8]:
     return DRAWINGS[name]() if name in DRAWINGS else _photo(name)
 
 
-# Two images of three 5 × 5 channels, one digit a value: a block is a map, a word of it a row.
+# Two images of three channels of 5 × 5 values. Each block is a channel, each word a row, each digit a value.
 _INSTANCE_EXAMPLE = """
 12927 50318 41306 25295 65132   45708 58535 42165 73210 61226   37450 54689 61916 93024 12552
 72142 54650 12428 59051 76246   54257 61405 89476 45567 12741   74897 55814 32252 10376 45455
@@ -152,7 +152,9 @@ class PhotoPatches(Dataset[tuple[Any, int]]):
     def __init__(
         self, train: bool = True, size: int = 32, transform: Callable[[Any], Any] | None = None
     ) -> None:
-        if not isinstance(train, bool | np.bool_):  # "test" would be true, and select both parts
+        if not isinstance(
+            train, bool | np.bool_
+        ):  # "test" is neither True nor False, and would select both parts
             raise TypeError(f"train must be True (training part) or False (test part), got {train!r}")
         if not 1 <= size <= 300:
             raise ValueError(f"size must be between 1 and 300 pixels, got {size}")
