@@ -202,14 +202,13 @@ def _check_float(name: str, x: Tensor) -> None:
         raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
     if x.is_floating_point():
         return
-    advice = "make it floating point first; pixels are divided by the level that is white"
-    if top := {torch.uint8: 255, torch.uint16: 65535}.get(x.dtype):
-        advice = f"divide pixels by {top} first, as torchvision's v2.ToDtype(torch.float32, scale=True) does"
-    elif x.dtype == torch.int16:
-        advice = (
-            "ToTensor() makes it of a 16-bit picture, and levels above 32767 have become negative: "
-            "v2.ToImage() gives uint16, and v2.ToDtype(torch.float32, scale=True) after it divides by 65535"
-        )
+    scale = "torchvision's v2.ToDtype(torch.float32, scale=True)"
+    advice = {
+        torch.uint8: f"divide pixels by 255 first, as {scale} does",
+        torch.uint16: f"divide pixels by 65535 first, as {scale} does",
+        torch.int16: "ToTensor() makes it of a 16-bit picture, and levels above 32767 have become negative: "
+        f"v2.ToImage() gives uint16, which {scale} divides by 65535",
+    }.get(x.dtype, "make it floating point first; pixels are divided by the level that is white")
     raise TypeError(f"{name} must be floating point, got {x.dtype} of shape {tuple(x.shape)}; {advice}")
 
 
@@ -234,38 +233,27 @@ def _at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def _channels_last(x: Tensor, channels: int) -> bool:
-    return x.ndim >= 3 and x.shape[-1] == channels
-
-
 def _as_stats(name: str, stats: Stats, x: Tensor) -> Tensor:
     """``stats`` as a tensor that broadcasts against ``x`` without changing its shape."""
     _check_float("x", x)
-    if isinstance(stats, Tensor):
-        t = stats.to(x.device)
+    if isinstance(stats, Tensor):  # a wider dtype makes the result wider, as everywhere in PyTorch
+        t = stats.to(x.device, stats.dtype if stats.is_floating_point() else torch.float64)
     elif isinstance(stats, np.ndarray):
-        t = from_numpy(stats).to(x.device)
+        t = from_numpy(stats).to(x.device, _at_least_float32(x).dtype)
     else:
-        t = torch.as_tensor(np.asarray(stats), device=x.device)
-    if not t.is_floating_point():
-        t = t.double()
-    # A tensor of a wider dtype makes the result wider, as everywhere in PyTorch; Python numbers do not.
-    if not isinstance(stats, Tensor):
-        t = t.to(_at_least_float32(x).dtype)
+        t = torch.as_tensor(stats, dtype=torch.float64).to(x.device, _at_least_float32(x).dtype)
     if t.ndim == 1:
         channel_axis = x.ndim - (3 if x.ndim >= 3 else 1)
         if channel_axis < 0 or t.numel() not in (1, x.shape[channel_axis]):
+            last = x.ndim >= 3 and x.shape[-1] == t.numel()
             raise ValueError(
                 f"{name} has values for {t.numel()} channels, but x of shape {tuple(x.shape)} has "
                 + (f"{x.shape[channel_axis]} (axis {channel_axis})" if x.ndim else "no axes")
-                + ("; is it channels-last? x.movedim(-1, -3) is not" if _channels_last(x, t.numel()) else "")
+                + ("; is it channels-last? then x.movedim(-1, -3)" if last else "")
             )
         t = t.view(-1, *[1] * (x.ndim - 1 - channel_axis))
-    try:
-        fits = torch.broadcast_shapes(t.shape, x.shape) == x.shape  # type: ignore[no-untyped-call]
-    except RuntimeError:
-        fits = False
-    if not fits:
+    pairs = zip(reversed(t.shape), reversed(x.shape), strict=False)
+    if t.ndim > x.ndim or any(size not in (1, wanted) for size, wanted in pairs):
         raise ValueError(
             f"{name} of shape {tuple(t.shape)} does not broadcast to x of shape {tuple(x.shape)}"
         )

@@ -67,13 +67,11 @@ class _ChannelAffine(v2.Transform):  # type: ignore[misc]  # torchvision is unty
         super().__init__()
         self.mean, self.std = numbers("mean", mean), numbers("std", std)
         self.inplace = inplace
-        if len(self.mean) != len(self.std):
+        if not 0 < len(self.mean) == len(self.std):
             raise ValueError(
                 "mean and std must have one value per channel each, "
                 f"got {len(self.mean)} and {len(self.std)}: {self.mean}, {self.std}"
             )
-        if not self.mean:
-            raise ValueError("mean and std are empty; they need one number per channel")
         if not all(map(math.isfinite, self.mean)):
             raise ValueError(f"mean must be finite, got {self.mean}")
         if not all(0 < s < math.inf for s in self.std):
@@ -93,7 +91,6 @@ class _ChannelAffine(v2.Transform):  # type: ignore[misc]  # torchvision is unty
                 f"{type(self).__name__} needs a float tensor (…, C, H, W), got an array of shape "
                 f"{arrays[0].shape}; ToTensor() makes one of an array (H, W, C)"
             )
-
         # torchvision would normalize the first of several plain tensors, and hand the others back unchanged.
         tensors = [x.shape for x in flat_inputs if v2._utils.is_pure_tensor(x) and self._is_image(x)]
         if len(tensors) > 1 and not v2._utils.has_any(flat_inputs, tv_tensors.Image, tv_tensors.Video):

@@ -208,7 +208,7 @@ def test_bad_images_are_refused(transform, x, error, words):
         ([0.5], [math.nan], ValueError, "std must be positive"),
         ([0.5], [math.inf], ValueError, "std must be positive"),
         ([math.nan], [0.5], ValueError, "mean must be finite"),
-        ([], [], ValueError, "are empty"),
+        ([], [], ValueError, "one value per channel each, got 0 and 0"),
         (0.5, 0.5, TypeError, r"such as \(0.5,\).*got 0.5"),
         ("ab", [0.5, 0.5], TypeError, "mean must be a sequence .*; got 'ab'"),
         ("123", "456", TypeError, "mean must be a sequence .*; got '123'"),  # not 1, 2 and 3

@@ -98,7 +98,7 @@ def _byte_cases(g: torch.Generator) -> Iterator[Args]:
     yield (torch.linspace(-0.5, 1.5, 99),)
 
 
-class _Batches:
+class Loader:
     """Batches as a loader gives them: one at a time, and the memory of each is used again for the next."""
 
     def __init__(self, batches: list[Tensor]) -> None:
@@ -113,15 +113,19 @@ class _Batches:
     def __len__(self) -> int:
         return len(self._batches)
 
+    def __repr__(self) -> str:
+        shapes = ", ".join(str(tuple(batch.shape)) for batch in self._batches)
+        return f"a loader of batches of shapes {shapes}"
+
 
 def _batches_cases(g: torch.Generator) -> Iterator[Args]:
     """Batches (N, C, H, W): the last one smaller, later ones brighter; at last all far from 0."""
     for sizes, hw, offset in (([4, 4, 1], 6, 0), ([3], 4, 0), ([1, 2, 3], 5, 0), ([2, 3], 5, 1e6)):
         batches = [torch.rand(n, 3, hw, hw, generator=g).double() + i + offset for i, n in enumerate(sizes)]
-        yield (_Batches(batches),)
+        yield (Loader(batches),)
 
 
-def _dataset_std(batches: _Batches, correction: int = 0) -> Tensor:
+def _dataset_std(batches: Loader, correction: int = 0) -> Tensor:
     n, mean, m2 = 0, torch.tensor(0.0), torch.tensor(0.0)
     for x in batches:
         k, new = x[:, 0].numel(), x.mean((0, 2, 3))
@@ -130,7 +134,7 @@ def _dataset_std(batches: _Batches, correction: int = 0) -> Tensor:
     return (m2 / (n - correction)).sqrt()
 
 
-def _cancelling_std(batches: _Batches) -> Tensor:
+def _cancelling_std(batches: Loader) -> Tensor:
     n, total, squares = 0, torch.tensor(0.0), torch.tensor(0.0)
     for x in batches:
         n += x[:, 0].numel()
@@ -138,7 +142,7 @@ def _cancelling_std(batches: _Batches) -> Tensor:
     return (squares / n - (total / n) ** 2).sqrt()
 
 
-def _equal_weights(batches: _Batches) -> Tensor:
+def _equal_weights(batches: Loader) -> Tensor:
     squares = torch.stack([(b**2).mean((0, 2, 3)) for b in batches]).mean(0)
     return (squares - torch.stack([b.mean((0, 2, 3)) for b in batches]).mean(0) ** 2).sqrt()
 
