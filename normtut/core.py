@@ -70,7 +70,7 @@ def moments(
     if math.prod([x.shape[d] for d in dims]) == 0:
         raise ValueError(f"x of shape {tuple(x.shape)} has no elements over dim={dim}: they have no mean")
     # var_mean makes two passes (or merges, Chan et al. 1983); never E[x²] − E[x]², which cancels.
-    var, mean = torch.var_mean(_at_least_float32(x), dims, correction=0, keepdim=keepdim)
+    var, mean = torch.var_mean(at_least_float32(x), dims, correction=0, keepdim=keepdim)
     return mean, (var + eps if eps else var).sqrt()
 
 
@@ -103,7 +103,7 @@ def normalize(x: Tensor, mean: Stats, std: Stats) -> Tensor:
         zero = limits.tiny * limits.eps / 2  # no larger number survives rounding: 1e-60 is 0 in float32
         if not all(zero < abs(s) <= limits.max for s in _listed(std)):
             raise ValueError(f"std must be finite and not zero in {divisor.dtype}, got {std}")
-    return ((_at_least_float32(x) - mean) / divisor).to(x.dtype)
+    return ((at_least_float32(x) - mean) / divisor).to(x.dtype)
 
 
 def denormalize(z: Tensor, mean: Stats, std: Stats) -> Tensor:
@@ -118,7 +118,7 @@ def denormalize(z: Tensor, mean: Stats, std: Stats) -> Tensor:
     learned γ may be zero.
     """
     mean, std = _as_stats("mean", mean, z), _as_stats("std", std, z)
-    return (_at_least_float32(z) * std + mean).to(z.dtype)
+    return (at_least_float32(z) * std + mean).to(z.dtype)
 
 
 @overload
@@ -143,31 +143,22 @@ def inverse_stats(mean, std):  # type: ignore[no-untyped-def]
         ValueError: if they are not of the same kind and length, if a std is zero or not finite, or if a
             result would not be.
     """
-    if isinstance(mean, Tensor | np.ndarray):
-        if not isinstance(std, Tensor if isinstance(mean, Tensor) else np.ndarray):
-            raise ValueError(
-                "mean and std must be both tensors, both arrays or both sequences of numbers, "
-                f"got {type(mean).__name__} and {type(std).__name__}"
-            )
-        if mean.shape != std.shape:
-            raise ValueError(
-                f"mean and std must have the same shape, got {tuple(mean.shape)} and {tuple(std.shape)}"
-            )
-        if not (_finite(std) and bool((std != 0).all())):
-            raise ValueError(f"std must be finite and not zero, got {std}")
-        m, s = 0.0 - mean / std, 1.0 / std  # not −mean/std, which would be −0.0 for a mean of 0
-        if not (_finite(m) and _finite(s)):
-            raise _no_finite_inverse(mean, std)
-        return m, s
-    mean, std = numbers("mean", mean), numbers("std", std)
-    if len(mean) != len(std):
-        raise ValueError(f"mean and std must have the same length, got {len(mean)} and {len(std)}")
-    if not all(s != 0 and math.isfinite(s) for s in std):
+    given = isinstance(mean, Tensor | np.ndarray)
+    if given and not isinstance(std, Tensor if isinstance(mean, Tensor) else np.ndarray):
+        raise ValueError(
+            "mean and std must be both tensors, both arrays or both sequences of numbers, "
+            f"got {type(mean).__name__} and {type(std).__name__}"
+        )
+    m, s = (mean, std) if given else (np.array(numbers("mean", mean)), np.array(numbers("std", std)))
+    if m.shape != s.shape:
+        raise ValueError(f"mean and std must have the same shape, got {tuple(m.shape)} and {tuple(s.shape)}")
+    if not (_finite(s) and bool((s != 0).all())):
         raise ValueError(f"std must be finite and not zero, got {std}")
-    inverse = tuple(0.0 - m / s for m, s in zip(mean, std, strict=True)), tuple(1.0 / s for s in std)
-    if not all(map(math.isfinite, inverse[0] + inverse[1])):
-        raise _no_finite_inverse(mean, std)
-    return inverse
+    with np.errstate(over="ignore"):  # which is refused below
+        m, s = 0.0 - m / s, 1.0 / s  # not −m/s, which would be −0.0 for a mean of 0
+    if not (_finite(m) and _finite(s)):
+        raise ValueError(f"−mean/std and 1/std must be finite, but are not: got mean {mean} and std {std}")
+    return (m, s) if given else (tuple(m.tolist()), tuple(s.tolist()))
 
 
 def numbers(name: str, values: Sequence[float] | NDArray[Any] | Tensor) -> tuple[float, ...]:
@@ -191,10 +182,6 @@ def numbers(name: str, values: Sequence[float] | NDArray[Any] | Tensor) -> tuple
 
 def _finite(values: Any) -> bool:  # a tensor or an array
     return bool((abs(values) < math.inf).all())
-
-
-def _no_finite_inverse(mean: object, std: object) -> ValueError:
-    return ValueError(f"−mean/std and 1/std must be finite, but are not: got mean {mean} and std {std}")
 
 
 def _check_float(name: str, x: Tensor) -> None:
@@ -229,8 +216,9 @@ def from_numpy(array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(array)
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+def at_least_float32(x: Tensor) -> Tensor:
+    """``x``, or a copy of it in float32 where it has less precision than that."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _as_stats(name: str, stats: Stats, x: Tensor) -> Tensor:
@@ -239,9 +227,9 @@ def _as_stats(name: str, stats: Stats, x: Tensor) -> Tensor:
     if isinstance(stats, Tensor):  # a wider dtype makes the result wider, as everywhere in PyTorch
         t = stats.to(x.device, stats.dtype if stats.is_floating_point() else torch.float64)
     elif isinstance(stats, np.ndarray):
-        t = from_numpy(stats).to(x.device, _at_least_float32(x).dtype)
+        t = from_numpy(stats).to(x.device, at_least_float32(x).dtype)
     else:
-        t = torch.as_tensor(stats, dtype=torch.float64).to(x.device, _at_least_float32(x).dtype)
+        t = torch.as_tensor(stats, dtype=torch.float64).to(x.device, at_least_float32(x).dtype)
     if t.ndim == 1:
         channel_axis = x.ndim - (3 if x.ndim >= 3 else 1)
         if channel_axis < 0 or t.numel() not in (1, x.shape[channel_axis]):

@@ -24,8 +24,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .core import denormalize, normalize
-from .functional import _track
+from .core import at_least_float32, denormalize, normalize
+from .functional import gamma_beta, update_running
 
 __all__ = ["merge_moments", "run_workers", "sync_batch_norm"]
 
@@ -110,7 +110,7 @@ def sync_batch_norm(
         RuntimeError: if another process died or did not take part within the group's timeout.
     """
     counts = _agree(input, group)
-    x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+    x = at_least_float32(input)
     z, mean, var, count = _SyncNormalize.apply(x, counts, eps, group)
     given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for name, tensor in given.items():
@@ -119,11 +119,8 @@ def sync_batch_norm(
                 f"{name} must have one value for each of the {len(mean)} channels of input, "
                 f"got shape {tuple(tensor.shape)} for input of shape {tuple(input.shape)}"
             )
-    _track(running_mean, mean[None], momentum)
-    _track(running_var, var[None] * (count / (count - 1)), momentum)
-    shape = (-1, *[1] * (x.ndim - 2))
-    gamma = 1.0 if weight is None else weight.view(shape)
-    beta = 0.0 if bias is None else bias.view(shape)
+    update_running((running_mean, running_var), mean, var, count, momentum)
+    gamma, beta = gamma_beta((-1, *[1] * (x.ndim - 2)), weight, bias)
     return denormalize(z, beta, gamma).to(input.dtype)
 
 
@@ -143,10 +140,10 @@ class _SyncNormalize(torch.autograd.Function):
         parts = torch.stack(_all_gather(mine, group))
         n, mean, m2 = merge_moments(counts.to(x.device), parts[:, 0], parts[:, 1])
         count = int(counts.sum())
-        std = (m2 / n + eps).sqrt()
         shape = (-1, *[1] * (x.ndim - 2))
-        z = normalize(x, mean.view(shape), std.view(shape))
-        ctx.save_for_backward(z, std.view(shape))
+        std = (m2 / n + eps).sqrt().view(shape)
+        z = normalize(x, mean.view(shape), std)
+        ctx.save_for_backward(z, std)
         ctx.axes, ctx.count, ctx.group = axes, count, group
         ctx.mark_non_differentiable(mean, m2)
         return z, mean, m2 / n, count

@@ -15,6 +15,16 @@ function         axes that share statistics                   statistics per inp
 
 A half-precision input is computed in float32 and rounded once. Second derivatives, `torch.func` and
 `torch.compile` work throughout.
+
+Where γ and β come from elsewhere, and differ from sample to sample or from place to place, leave out
+``weight`` and ``bias`` and put back what broadcasts: (N, C, 1, 1) for conditional instance norm (Dumoulin et
+al. 2017) and FiLM (Perez et al. 2018), (N, C, H, W) for SPADE (Park et al. 2019), (N, 1, D) for the tokens of
+adaLN (Peebles & Xie 2023), which predicts γ − 1.
+
+>>> x, gamma, beta = torch.randn(4, 3, 8, 8), torch.randn(4, 3, 1, 1), torch.randn(4, 3, 1, 1)
+>>> y = denormalize(instance_norm(x), beta, gamma)
+>>> bool(torch.allclose(y.mean((2, 3), keepdim=True), beta, atol=1e-5))
+True
 """
 
 from __future__ import annotations
@@ -25,8 +35,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ._eager import Standardize, compose, traced
-from .core import denormalize, moments, normalize
+from ._eager import in_pieces
+from .core import at_least_float32, denormalize, moments, normalize
 
 __all__ = ["adain", "batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
 
@@ -60,21 +70,19 @@ def batch_norm(
         ValueError: in training, if there is one value per channel, or eps is not positive.
         RuntimeError: if a shape does not fit, or running statistics are needed and missing.
     """
-    x = _by_channel(input, eps, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    x = _as_ncl(input, eps, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     if not training:
-        return _remove_running(input, running_mean, running_var, weight, bias, eps)
-    _check_running(running_mean, running_var)
+        return _remove_running(input, running_mean, running_var, eps, weight, bias)
     m = x.shape[0] * x.shape[2]
     if eps == 0:
         raise ValueError("eps must be positive in training, got 0")
     if m == 1:
+        got = tuple(input.shape)
         raise ValueError(
-            f"batch_norm needs more than 1 value per channel in training, got input of shape "
-            f"{tuple(input.shape)}"
+            f"batch_norm needs more than 1 value per channel in training, got input of shape {got}"
         )
-    y, mean, var = _standardize(x, (0, 2), eps, *_shaped((1, -1, 1), weight, bias))
-    _track(running_mean, mean, momentum)
-    _track(running_var, var * (m / max(m - 1, 1)), momentum)
+    y, mean, var = _three_steps(x, (0, 2), eps, *gamma_beta((1, -1, 1), weight, bias))
+    update_running((running_mean, running_var), mean, var, m, momentum)
     return y.view(input.shape)
 
 
@@ -112,16 +120,13 @@ def instance_norm(
         raise ValueError(
             f"instance_norm needs more than 1 position per channel, got input of shape {tuple(input.shape)}"
         )
-    x = _by_channel(input, eps, weight=weight, bias=bias)
+    x = _as_ncl(input, eps, weight=weight, bias=bias)
     for name, p in (("running_mean", running_mean), ("running_var", running_var)):
-        if p is not None:  # of any dtype, as in torch
-            _check_shape(name, p, tuple(x.shape[1:2]), input)
+        _check_shape(name, p, tuple(x.shape[1:2]), input)  # of any dtype, as in torch
     if not use_input_stats:
-        return _remove_running(input, running_mean, running_var, weight, bias, eps)
-    _check_running(running_mean, running_var)
-    y, mean, var = _standardize(x, (2,), eps, *_shaped((1, -1, 1), weight, bias))
-    _track(running_mean, mean, momentum)
-    _track(running_var, var * (m / max(m - 1, 1)), momentum)
+        return _remove_running(input, running_mean, running_var, eps, weight, bias)
+    y, mean, var = _three_steps(x, (2,), eps, *gamma_beta((1, -1, 1), weight, bias))
+    update_running((running_mean, running_var), mean, var, m, momentum)
     return y.view(input.shape)
 
 
@@ -147,21 +152,19 @@ def group_norm(
         ValueError: if there is one value per group.
         RuntimeError: if ``num_groups`` is not a divisor of C, or a shape does not fit.
     """
-    x = _by_channel(input, eps, weight=weight, bias=bias)
+    x = _as_ncl(input, eps, weight=weight, bias=bias)
     n, c, length = x.shape
     if num_groups <= 0 or c % num_groups or c == 0 or length == 0:
         raise RuntimeError(
-            f"num_groups must be positive and divide the channels of input, and these not be empty; got "
-            f"{num_groups} groups and input of shape {tuple(input.shape)}"
+            f"num_groups must be positive and divide the channels, and these not be empty; got {num_groups} "
+            f"groups and input of shape {tuple(input.shape)}"
         )
     if n * c // num_groups * length == 1:
-        raise ValueError(
-            f"group_norm needs more than 1 value per group, got {num_groups} groups and input of shape "
-            f"{tuple(input.shape)}"
-        )
+        got = tuple(input.shape)
+        raise ValueError(f"group_norm needs more than 1 value per group, got input of shape {got}")
     groups = x.view(n, num_groups, c // num_groups, length)
-    params = _shaped((1, num_groups, c // num_groups, 1), weight, bias)
-    return _standardize(groups, (2, 3), eps, *params)[0].view(input.shape)
+    params = gamma_beta((1, num_groups, c // num_groups, 1), weight, bias)
+    return _three_steps(groups, (2, 3), eps, *params)[0].view(input.shape)
 
 
 def layer_norm(
@@ -185,7 +188,7 @@ def layer_norm(
         RuntimeError: if the input does not end in ``normalized_shape``, or a weight is of another shape.
     """
     rows = _rows(input, normalized_shape, eps, weight=weight, bias=bias)
-    return _standardize(rows, (1,), eps, *_shaped((1, -1), weight, bias))[0].view(input.shape)
+    return _three_steps(rows, (1,), eps, *gamma_beta((1, -1), weight, bias))[0].view(input.shape)
 
 
 def rms_norm(
@@ -208,12 +211,12 @@ def rms_norm(
             f"{tuple(normalized_shape)}"
         )
     rows = _rows(input, normalized_shape, eps or 0.0)
-    if weight is not None:  # of any dtype, as in torch
-        _check_shape("weight", weight, tuple(normalized_shape), input)
+    _check_shape("weight", weight, tuple(normalized_shape), input)  # of any dtype, as in torch
     if eps is None:
         eps = torch.finfo(torch.promote_types(input.dtype, torch.float32)).eps
-    params = _shaped((1, -1), weight, None)
-    return _standardize(rows, (1,), eps, *params, center=False)[0].view(input.shape)
+    return _three_steps(rows, (1,), eps, *gamma_beta((1, -1), weight, None), center=False)[0].view(
+        input.shape
+    )
 
 
 def adain(content: Tensor, style: Tensor, eps: float = 1e-5) -> Tensor:
@@ -233,78 +236,83 @@ def adain(content: Tensor, style: Tensor, eps: float = 1e-5) -> Tensor:
     Raises:
         ValueError: if the channels differ, or the batches do and the style's is not 1.
     """
-    if (
-        content.ndim < 3
-        or style.ndim < 3
-        or style.shape[:2] not in (content.shape[:2], (1, *content.shape[1:2]))
-    ):
+    fitting = content.shape[:2], (1, *content.shape[1:2])
+    if content.ndim < 3 or style.ndim < 3 or style.shape[:2] not in fitting:
         raise ValueError(
             f"style must have the samples and channels of content (N, C, *), or one sample, got "
             f"{tuple(style.shape)} for content of shape {tuple(content.shape)}"
         )
-    mean, std = moments(_by_channel(style, eps), (2,), eps=eps)
-    return _standardize(_by_channel(content, eps), (2,), eps, std, mean)[0].view(content.shape)
+    mean, std = moments(_as_ncl(style, eps), (2,), eps=eps)
+    return _three_steps(_as_ncl(content, eps), (2,), eps, std, mean)[0].view(content.shape)
 
 
-def _standardize(
+@in_pieces
+def _three_steps(
     x: Tensor,
     dim: tuple[int, ...],
     eps: float,
-    weight: Tensor | None,
-    bias: Tensor | None,
+    gamma: Tensor | float = 1.0,
+    beta: Tensor | float = 0.0,
     center: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """denormalize(normalize(x, *moments(x, dim, eps=eps)), bias, weight); also the mean and the variance."""
-    given = weight if weight is not None else bias
-    shape = (1,) * x.ndim if given is None else given.shape
-    wide = torch.promote_types(x.dtype, torch.float32)
-    gamma = torch.ones(shape, dtype=wide, device=x.device) if weight is None else weight
-    beta = torch.zeros(shape, dtype=wide, device=x.device) if bias is None else bias
-    if x.numel() == 0:  # nothing to learn from
-        mean = x.new_zeros(0)
-        return x * gamma.to(x.dtype) + beta.to(x.dtype), mean, mean
-    if torch.compiler.is_compiling():
-        return traced(x, gamma, beta, dim, eps, center)
-    # Tracers look for plain steps, and nested forward mode through a Function is wrong (as in torch.nn).
-    if torch._C._get_tracing_state() is not None or torch._C._functorch.peek_interpreter_stack() is not None:
-        return compose(x, gamma, beta, dim, eps, center)
-    standardized: tuple[Tensor, Tensor, Tensor] = Standardize.apply(x, gamma, beta, dim, eps, center)
-    return standardized
+    """The idea of the book, and what all functions of this module come down to.
+
+    ``center=False`` takes the mean to be 0. Returns the result, and the mean and the variance that running
+    statistics are made of.
+    """
+    if x.numel() == 0:
+        return denormalize(x, beta, gamma), x.new_zeros(0), x.new_zeros(0)
+    wide = at_least_float32(x)
+    if center:
+        mean, std = moments(wide, dim, eps=eps)
+    else:
+        mean, std = wide.new_zeros(()), (wide.square().mean(dim, keepdim=True) + eps).sqrt()
+    z = normalize(wide, mean, std)
+    y = denormalize(z, beta, gamma).to(x.dtype)
+    mean, std = moments(wide.detach(), dim)
+    return y, mean, std.square()
 
 
 def _remove_running(
-    input: Tensor,
-    mean: Tensor | None,
-    var: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
+    input: Tensor, mean: Tensor | None, var: Tensor | None, eps: float, *params: Tensor | None
 ) -> Tensor:
     if mean is None or var is None:
         raise RuntimeError("running_mean and running_var are needed where the input's own are not used")
-    x = input.to(torch.promote_types(input.dtype, torch.float32))
-    std = (var.to(x.dtype) + eps).sqrt()
-    z = normalize(x, _channels(mean, x.ndim), _channels(std, x.ndim))
-    gamma = 1.0 if weight is None else _channels(weight, x.ndim)
-    beta = 0.0 if bias is None else _channels(bias, x.ndim)
+    x = at_least_float32(input)
+    shape = (1, -1, *[1] * (x.ndim - 2))
+    z = normalize(x, mean.view(shape), (var.to(x.dtype) + eps).sqrt().view(shape))
+    gamma, beta = gamma_beta(shape, *params)
     return denormalize(z, beta, gamma).to(input.dtype)
 
 
+def gamma_beta(
+    shape: Sequence[int], weight: Tensor | None, bias: Tensor | None
+) -> tuple[Tensor | float, Tensor | float]:
+    """γ and β, in a shape that broadcasts against the input; 1 and 0 where there are none."""
+    return 1.0 if weight is None else weight.reshape(shape), 0.0 if bias is None else bias.reshape(shape)
+
+
 @torch.no_grad()
-def _track(running: Tensor | None, new: Tensor, momentum: float) -> None:
-    if running is not None and new.numel():
-        new = new.mean(0).flatten()  # over the samples, where each has its own
-        # A variance may be beyond float16 where the share of it that is added is not.
-        wide = torch.promote_types(running.dtype, new.dtype)
-        running.copy_((1 - momentum) * running.to(wide) + momentum * new.to(wide))
+def update_running(
+    running_mean_and_var: Sequence[Tensor | None], mean: Tensor, var: Tensor, count: int, momentum: float
+) -> None:
+    """running ← (1 − momentum) · running + momentum · new, in place, as `batch_norm` describes it.
 
-
-def _check_running(mean: Tensor | None, var: Tensor | None) -> None:
-    if (mean is None) != (var is None):
+    ``mean`` and biased ``var`` of ``count`` values are one per channel, or one per sample and channel: then
+    the new statistics are their average over the samples.
+    """
+    if sum(running is None for running in running_mean_and_var) == 1:
         raise ValueError("running_mean and running_var must either both be given or both be None")
+    unbiased = var * (count / max(count - 1, 1))
+    for running, new in zip(running_mean_and_var, (mean, unbiased), strict=True):
+        if running is not None and new.numel():
+            new = new.reshape(-1, *running.shape).mean(0)
+            # A variance may be beyond float16 where the share of it that is added is not.
+            wide = torch.promote_types(running.dtype, new.dtype)
+            running.copy_((1 - momentum) * running.to(wide) + momentum * new.to(wide))
 
 
-def _by_channel(x: Tensor, eps: float, **params: Tensor | None) -> Tensor:
+def _as_ncl(x: Tensor, eps: float, **params: Tensor | None) -> Tensor:
     """(N, C, *) as (N, C, L); a view where the memory allows, and so channels-last stays that."""
     if x.ndim < 2:
         raise RuntimeError(f"input must have at least 2 axes (N, C, *), got shape {tuple(x.shape)}")
@@ -332,26 +340,13 @@ def _check(x: Tensor, shape: tuple[int, ...], eps: float, params: dict[str, Tens
     if not eps >= 0:
         raise ValueError(f"eps must be at least 0, got {eps}")
     for name, p in params.items():
-        if p is None:
-            continue
         _check_shape(name, p, shape, x)
-        if p.dtype not in (x.dtype, torch.promote_types(x.dtype, torch.float32)):
+        if p is not None and p.dtype not in (x.dtype, torch.promote_types(x.dtype, torch.float32)):
             raise RuntimeError(f"mixed dtypes: input is {x.dtype}, but {name} is {p.dtype}")
 
 
-def _check_shape(name: str, p: Tensor, shape: tuple[int, ...], x: Tensor) -> None:
-    if tuple(p.shape) != shape:
+def _check_shape(name: str, p: Tensor | None, shape: tuple[int, ...], x: Tensor) -> None:
+    if p is not None and tuple(p.shape) != shape:
         raise RuntimeError(
             f"{name} must have shape {shape} for input of shape {tuple(x.shape)}, got {tuple(p.shape)}"
         )
-
-
-def _channels(p: Tensor, ndim: int) -> Tensor:
-    """One number per channel, shaped to broadcast against (N, C, *)."""
-    return p.view(1, -1, *[1] * (ndim - 2))
-
-
-def _shaped(
-    shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None
-) -> tuple[Tensor | None, Tensor | None]:
-    return None if weight is None else weight.reshape(shape), None if bias is None else bias.reshape(shape)

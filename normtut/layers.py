@@ -1,20 +1,25 @@
-"""The normalization layers of `torch.nn`, as thin modules over `normtut.functional`.
+"""The normalization layers of `torch.nn`, computed by `normtut.functional`.
 
-Each has the constructor, the parameters and buffers, the ``state_dict``, the train and eval behaviour and
-the errors of its namesake in `torch.nn`, so that either can replace the other.
+Each is a subclass of its namesake that overrides ``forward``. All else is torch's: constructor, parameters,
+buffers, ``state_dict``, repr. So either can replace the other, and torch's tools see ours:
+`torch.optim.swa_utils.update_bn`, ``nn.SyncBatchNorm.convert_sync_batchnorm``,
+`torch.nn.utils.fuse_conv_bn_eval`, ``isinstance``. Two do not: tools that ask for the class itself, such as
+``torch.ao.quantization.fuse_modules``, want ``replace_norms(model, back=True)`` first; and `SyncBatchNorm` is
+no ``nn.SyncBatchNorm``, which `torch.nn.parallel.DistributedDataParallel` refuses on a CPU.
 """
 
 from __future__ import annotations
 
 import copy
-import operator
+import functools
 import warnings
-from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules import batchnorm, instancenorm
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
 from . import functional as F
@@ -35,102 +40,14 @@ __all__ = [
     "replace_norms",
 ]
 
-
-class _Norm(nn.Module):
-    """Parameters and their repr, shared by all layers."""
-
-    weight: nn.Parameter | None
-    bias: nn.Parameter | None
-
-    def _make_parameters(
-        self, shape: Sequence[int], weight: bool, bias: bool, device: Any, dtype: Any
-    ) -> None:
-        for name, wanted in (("weight", weight), ("bias", weight and bias)):
-            p = nn.Parameter(torch.empty(tuple(shape), device=device, dtype=dtype)) if wanted else None
-            self.register_parameter(name, p)
-
-    def reset_parameters(self) -> None:
-        """γ = 1 and β = 0."""
-        if self.weight is not None:
-            nn.init.ones_(self.weight)
-        if getattr(self, "bias", None) is not None:
-            nn.init.zeros_(self.bias)  # type: ignore[arg-type]
+_M = TypeVar("_M", bound=nn.Module)
+_Running = tuple[Tensor | None, Tensor | None]
 
 
-class _TrackingNorm(_Norm):
-    """What batch and instance normalization share: channels, and running statistics."""
-
-    _version = 2  # of the state dict: since 2 it holds num_batches_tracked
-    running_mean: Tensor | None
-    running_var: Tensor | None
-    num_batches_tracked: Tensor | None
-    _ndims: tuple[int, ...]
-
-    def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
-        track_running_stats: bool = True,
-        device: Any = None,
-        dtype: Any = None,
-        *,
-        bias: bool = True,
-    ) -> None:
-        super().__init__()
-        self.num_features = num_features
-        self.eps = eps
-        self.momentum = momentum
-        self.affine = affine
-        self.track_running_stats = track_running_stats
-        self._make_parameters((num_features,), affine, bias, device, dtype)
-        tracked = track_running_stats
-        make = {"device": device, "dtype": dtype}
-        self.register_buffer("running_mean", torch.zeros(num_features, **make) if tracked else None)
-        self.register_buffer("running_var", torch.ones(num_features, **make) if tracked else None)
-        count = torch.tensor(0, dtype=torch.long, device=device) if tracked else None
-        self.register_buffer("num_batches_tracked", count)
-        self.reset_parameters()
-
-    def reset_running_stats(self) -> None:
-        """Mean 0, variance 1, no batches."""
-        if self.running_mean is not None and self.running_var is not None:
-            self.running_mean.zero_()
-            self.running_var.fill_(1)
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.zero_()
-
-    def reset_parameters(self) -> None:
-        """γ = 1, β = 0, and no running statistics."""
-        self.reset_running_stats()
-        super().reset_parameters()
-
-    def extra_repr(self) -> str:
-        """The arguments, as `torch.nn` prints them."""
-        return (
-            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-            f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
-        )
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *args: Any
-    ) -> None:
-        old = (local_metadata.get("version") or 0) < 2
-        if old and self.num_batches_tracked is not None:
-            state_dict.setdefault(prefix + "num_batches_tracked", torch.tensor(0))
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
-
-    def _check_ndim(self, x: Tensor) -> None:
-        if x.ndim not in self._ndims:
-            wanted = " or ".join(f"{n}D" for n in self._ndims)
-            raise ValueError(f"expected {wanted} input (got {x.ndim}D input)")
-
-
-class _BatchNorm(_TrackingNorm):
+class _BatchNorm(batchnorm._BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Normalize with the batch's statistics in training, with the running ones in eval."""
-        self._check_ndim(input)
+        self._check_input_dim(input)  # type: ignore[no-untyped-call]
         momentum = 0.0 if self.momentum is None else self.momentum
         if self.training and self.track_running_stats and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
@@ -139,30 +56,22 @@ class _BatchNorm(_TrackingNorm):
         own = self.training or (self.running_mean is None and self.running_var is None)
         keep = not self.training or self.track_running_stats
         running = (self.running_mean, self.running_var) if keep else (None, None)
-        return self._normalize(input, *running, own, momentum)
+        return self._normalize(input, running, own, momentum)
 
-    def _normalize(
-        self, x: Tensor, mean: Tensor | None, var: Tensor | None, own: bool, momentum: float
-    ) -> Tensor:
-        return F.batch_norm(x, mean, var, self.weight, self.bias, own, momentum, self.eps)
+    def _normalize(self, x: Tensor, running: _Running, own: bool, momentum: float) -> Tensor:
+        return F.batch_norm(x, *running, self.weight, self.bias, own, momentum, self.eps)
 
 
-class BatchNorm1d(_BatchNorm):
+class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
     """`torch.nn.BatchNorm1d`: input (N, C) or (N, C, L)."""
 
-    _ndims = (2, 3)
 
-
-class BatchNorm2d(_BatchNorm):
+class BatchNorm2d(_BatchNorm, nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d`: input (N, C, H, W)."""
 
-    _ndims = (4,)
 
-
-class BatchNorm3d(_BatchNorm):
+class BatchNorm3d(_BatchNorm, nn.BatchNorm3d):
     """`torch.nn.BatchNorm3d`: input (N, C, D, H, W)."""
-
-    _ndims = (5,)
 
 
 class SyncBatchNorm(_BatchNorm):
@@ -172,8 +81,8 @@ class SyncBatchNorm(_BatchNorm):
     their batches together (`normtut.distributed.sync_batch_norm`). Otherwise it is a plain batch norm.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), BatchNorm2d(8))
-    >>> SyncBatchNorm.convert_sync_batchnorm(model)[1]
-    SyncBatchNorm(8, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
+    >>> SyncBatchNorm.convert_sync_batchnorm(model)[1].__class__.__name__
+    'SyncBatchNorm'
     """
 
     def __init__(
@@ -186,229 +95,133 @@ class SyncBatchNorm(_BatchNorm):
         process_group: Any = None,
         device: Any = None,
         dtype: Any = None,
-        *,
-        bias: bool = True,
+        **bias: bool,  # a keyword of newer versions of torch
     ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, **bias)
         self.process_group = process_group
 
     @classmethod
-    def convert_sync_batchnorm(cls, module: nn.Module, process_group: Any = None) -> nn.Module:
-        """``module`` with each batch norm, ours or torch's, replaced; parameters stay the same objects.
+    def convert_sync_batchnorm(cls, module: _M, process_group: Any = None) -> _M:
+        """``module``, whose batch norms, ours or torch's, have been made such layers, in place.
 
-        Call it before `DistributedDataParallel` wraps the model.
+        Nothing but their class changes. Call it before `torch.nn.parallel.DistributedDataParallel` wraps the
+        model.
+
+        Raises:
+            TypeError: naming them, if there are batch norms of a class of their own, which may do more than
+                normalize, or lazy ones that have not seen a batch. Then nothing is changed.
         """
-        result = module
-        if isinstance(module, _BatchNorm | nn.modules.batchnorm._BatchNorm):
-            result = cls.__new__(cls)
-            own = {k: v.copy() if isinstance(v, dict) else v for k, v in module.__dict__.items()}
-            result.__dict__.update(own)
-            result.process_group = process_group
-        for name, child in module.named_children():
-            result.add_module(name, cls.convert_sync_batchnorm(child, process_group))
-        return result
+        if strangers := _strangers(module, batchnorm._BatchNorm):
+            raise TypeError(f"cannot make a SyncBatchNorm of {strangers}")
+        for layer in module.modules():
+            if isinstance(layer, batchnorm._BatchNorm):
+                layer.__class__ = cls
+                layer.process_group = process_group
+        return module
 
-    def _check_ndim(self, x: Tensor) -> None:
-        if x.ndim < 2:
-            raise ValueError(f"expected at least 2D input (got {x.ndim}D input)")
+    _check_input_dim = nn.SyncBatchNorm._check_input_dim
 
-    def _normalize(
-        self, x: Tensor, mean: Tensor | None, var: Tensor | None, own: bool, momentum: float
-    ) -> Tensor:
+    def _normalize(self, x: Tensor, running: _Running, own: bool, momentum: float) -> Tensor:
         together = self.training and dist.is_available() and dist.is_initialized()
         if not (together and dist.get_world_size(self.process_group) > 1):
-            return super()._normalize(x, mean, var, own, momentum)
-        return sync_batch_norm(x, mean, var, self.weight, self.bias, momentum, self.eps, self.process_group)
+            return super()._normalize(x, running, own, momentum)
+        return sync_batch_norm(x, *running, self.weight, self.bias, momentum, self.eps, self.process_group)
 
 
-class _InstanceNorm(_TrackingNorm):
-    def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float = 0.1,
-        affine: bool = False,
-        track_running_stats: bool = False,
-        device: Any = None,
-        dtype: Any = None,
-        *,
-        bias: bool = True,
-    ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
-
-    def forward(self, input: Tensor) -> Tensor:
+class _InstanceNorm(instancenorm._InstanceNorm):
+    def _apply_instance_norm(self, input: Tensor) -> Tensor:  # for ``forward``, which has checked the shape
         """Normalize each sample with its own statistics, or, tracked and in eval, the running ones."""
-        self._check_ndim(input)
-        axis = input.ndim - self._ndims[0]
-        if input.shape[axis] != self.num_features:
-            message = (
-                f"expected input's size at dim={axis} to match num_features ({self.num_features}), "
-                f"but got: {input.shape[axis]}."
-            )
-            if self.affine:
-                raise ValueError(message)
-            warnings.warn(f"{message} It is not used, because affine=False.", stacklevel=2)
-        x = input if axis else input.unsqueeze(0)
-        y = F.instance_norm(
-            x,
-            self.running_mean,
-            self.running_var,
-            self.weight,
-            self.bias,
-            self.training or not self.track_running_stats,
-            0.0 if self.momentum is None else self.momentum,
-            self.eps,
-        )
-        return y if axis else y.squeeze(0)
+        own = self.training or not self.track_running_stats
+        momentum = 0.0 if self.momentum is None else self.momentum
+        running = self.running_mean, self.running_var
+        return F.instance_norm(input, *running, self.weight, self.bias, own, momentum, self.eps)
 
 
-class InstanceNorm1d(_InstanceNorm):
+class InstanceNorm1d(_InstanceNorm, nn.InstanceNorm1d):
     """`torch.nn.InstanceNorm1d`: input (N, C, L) or (C, L)."""
 
-    _ndims = (2, 3)
 
-
-class InstanceNorm2d(_InstanceNorm):
+class InstanceNorm2d(_InstanceNorm, nn.InstanceNorm2d):
     """`torch.nn.InstanceNorm2d`: input (N, C, H, W) or (C, H, W)."""
 
-    _ndims = (3, 4)
 
-
-class InstanceNorm3d(_InstanceNorm):
+class InstanceNorm3d(_InstanceNorm, nn.InstanceNorm3d):
     """`torch.nn.InstanceNorm3d`: input (N, C, D, H, W) or (C, D, H, W)."""
 
-    _ndims = (4, 5)
 
-
-class LayerNorm(_Norm):
+class LayerNorm(nn.LayerNorm):
     """`torch.nn.LayerNorm`: input (*, normalized_shape)."""
-
-    def __init__(
-        self,
-        normalized_shape: int | Sequence[int],
-        eps: float = 1e-5,
-        elementwise_affine: bool = True,
-        bias: bool = True,
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
-        super().__init__()
-        self.normalized_shape = _shape(normalized_shape)
-        self.eps = eps
-        self.elementwise_affine = elementwise_affine
-        self._make_parameters(self.normalized_shape, elementwise_affine, bias, device, dtype)
-        self.reset_parameters()
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize over the last axes."""
         return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
 
-    def extra_repr(self) -> str:
-        """The arguments, as `torch.nn` prints them."""
-        return (
-            f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, "
-            f"bias={self.bias is not None}"
-        )
 
-
-class RMSNorm(_Norm):
+class RMSNorm(nn.RMSNorm):
     """`torch.nn.RMSNorm`: input (*, normalized_shape)."""
 
-    def __init__(
-        self,
-        normalized_shape: int | Sequence[int],
-        eps: float | None = None,
-        elementwise_affine: bool = True,
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
-        super().__init__()
-        self.normalized_shape = _shape(normalized_shape)
-        self.eps = eps
-        self.elementwise_affine = elementwise_affine
-        weight = torch.empty(self.normalized_shape, device=device, dtype=dtype)
-        self.register_parameter("weight", nn.Parameter(weight) if elementwise_affine else None)
-        self.reset_parameters()
-
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Divide by the root mean square over the last axes."""
-        return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)
-
-    def extra_repr(self) -> str:
-        """The arguments, as `torch.nn` prints them."""
-        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+        return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
 
 
-class GroupNorm(_Norm):
+class GroupNorm(nn.GroupNorm):
     """`torch.nn.GroupNorm`: input (N, C, *)."""
 
-    def __init__(
-        self,
-        num_groups: int,
-        num_channels: int,
-        eps: float = 1e-5,
-        affine: bool = True,
-        device: Any = None,
-        dtype: Any = None,
-        *,
-        bias: bool = True,
-    ) -> None:
-        super().__init__()
-        if num_groups <= 0 or num_channels % num_groups:
+    @functools.wraps(nn.GroupNorm.__init__)  # type: ignore[misc]  # for the sake of the signature
+    def __init__(self, num_groups: int, num_channels: int, *args: Any, **kwargs: Any) -> None:
+        if num_groups <= 0:  # 0 is what becomes of C // 32 in a narrow layer; torch divides by it
             raise ValueError(f"num_channels ({num_channels}) must be divisible by num_groups ({num_groups})")
-        self.num_groups = num_groups
-        self.num_channels = num_channels
-        self.eps = eps
-        self.affine = affine
-        self._make_parameters((num_channels,), affine, bias, device, dtype)
-        self.reset_parameters()
+        super().__init__(num_groups, num_channels, *args, **kwargs)
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize each group of channels of each sample."""
         return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
-    def extra_repr(self) -> str:
-        """The arguments, as `torch.nn` prints them."""
-        return (
-            f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
-            f"bias={self.bias is not None}"
-        )
+
+_BATCH = BatchNorm1d, BatchNorm2d, BatchNorm3d, SyncBatchNorm
+_OTHER = InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, LayerNorm, RMSNorm, GroupNorm
+#: Of each layer of torch, ours.
+_OURS: dict[type, type] = {getattr(nn, ours.__name__): ours for ours in (*_BATCH, *_OTHER)}
 
 
-_OURS = (
-    BatchNorm1d,
-    BatchNorm2d,
-    BatchNorm3d,
-    InstanceNorm1d,
-    InstanceNorm2d,
-    InstanceNorm3d,
-    LayerNorm,
-    GroupNorm,
-    RMSNorm,
-)
+def replace_norms(model: nn.Module, *, back: bool = False) -> int:
+    """Make the normalization layers of any model ours, in place; ``back=True`` makes them torch's again.
 
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+    >>> replace_norms(model)
+    1
+    >>> isinstance(model[1], BatchNorm2d)
+    True
 
-def replace_norms(model: nn.Module, *, back: bool = False) -> nn.Module:
-    """Swap the normalization layers of any model for ours, in place; ``back=True`` swaps them back.
-
-    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
-    >>> replace_norms(model)[1].__class__.__module__
-    'normtut.layers'
-    >>> replace_norms(model, back=True)[1].__class__.__module__
-    'torch.nn.modules.batchnorm'
-
-    Parameters and buffers are the same objects, so an optimizer that holds them goes on working. The
-    names and the arguments agree, and so nothing but the class of each layer changes.
+    Nothing but the class of each layer changes: parameters and buffers are the same objects, so an optimizer
+    that holds them goes on working, and so do hooks.
 
     Returns:
-        ``model``.
+        How many layers were replaced. A layer that the model uses twice is one.
+
+    Warns:
+        UserWarning: naming them, if there are normalization layers of a class of their own, which may do more
+            than normalize, or lazy ones that have not seen a batch. They stay as they are.
     """
-    pairs = [(getattr(nn, ours.__name__), ours) for ours in _OURS]
-    twins: dict[type, type] = {o: t for t, o in pairs} if back else dict(pairs)
-    for module in model.modules():
-        if type(module) in twins:
-            module.__class__ = twins[type(module)]
-    return model
+    if strangers := _strangers(model, (batchnorm._BatchNorm, instancenorm._InstanceNorm, *_OURS)):
+        warnings.warn(f"replace_norms left as they are: {strangers}", stacklevel=2)
+    twins = {ours: torchs for torchs, ours in _OURS.items()} if back else _OURS
+    layers = [module for module in model.modules() if type(module) in twins]
+    for layer in layers:
+        layer.__class__ = twins[type(layer)]
+    return len(layers)
+
+
+def _strangers(model: nn.Module, kinds: type | tuple[type, ...]) -> str:
+    """The layers of these kinds that are neither torch's own nor ours: ``"layer1.bn (BNAct)"``."""
+    found = [
+        f"{name or 'the model itself'} ({type(module).__name__})"
+        for name, module in model.named_modules()
+        if isinstance(module, kinds) and type(module) not in {*_OURS, *_OURS.values()}
+    ]
+    why = ": a subclass may do more than normalize, and a lazy layer has to see a batch first"
+    return ", ".join(found) + why if found else ""
 
 
 @torch.no_grad()
@@ -427,37 +240,40 @@ def fold_batch_norm(conv: nn.Module, bn: nn.Module) -> nn.Module:
         bn: the `BatchNorm` after it, ours or torch's, in eval mode and with running statistics.
 
     Raises:
-        TypeError: if ``conv`` is neither, or ``bn`` no batch norm.
-        ValueError: if ``bn`` is training or keeps no running statistics, or the channels differ.
+        TypeError: if ``conv`` is neither, or ``bn`` no batch norm, or one of them is of a subclass with a
+            ``forward`` of its own: who knows what it does with its weight.
+        ValueError: if ``bn`` is training or keeps no running statistics, the channels differ, one of them is
+            lazy and has not seen a batch, or a hook computes the weight of ``conv``.
     """
-    if not isinstance(conv, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        raise TypeError(f"conv must be a Linear, Conv1d, Conv2d or Conv3d, got {type(conv).__name__}")
-    if not isinstance(bn, _BatchNorm | nn.modules.batchnorm._BatchNorm):
-        raise TypeError(f"bn must be a batch norm, got {type(bn).__name__}")
-    folded: Any = copy.deepcopy(conv)
-    if parametrize.is_parametrized(folded):
-        # `remove_parametrizations` would change the class, which the copy shares with conv.
-        computed = {name: getattr(folded, name) for name in folded.parametrizations}
-        folded.__class__ = parametrize.type_before_parametrizations(folded)
-        del folded.parametrizations
-        for name, value in computed.items():
-            folded.register_parameter(name, nn.Parameter(value))
+    _check_kind("conv", conv, "a Linear or Conv1d/2d/3d", nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    _check_kind("bn", bn, "a batch norm", batchnorm._BatchNorm, nn.SyncBatchNorm, _BatchNorm)
+    if not parametrize.is_parametrized(conv) and not isinstance(conv.weight, nn.Parameter):
+        raise ValueError("the weight of conv is not a parameter: remove the hook that computes it first")
+    weight: Any = conv.weight
     b: Any = bn
     if b.training or b.running_mean is None:
         raise ValueError("only a batch norm in eval mode and with running statistics can be folded")
-    if folded.weight.shape[0] != b.num_features:
-        raise ValueError(
-            f"conv has {folded.weight.shape[0]} output channels, but bn has {b.num_features} features"
-        )
-    std = (b.running_var + b.eps).sqrt()
-    scale = 1 / std if b.weight is None else b.weight / std
-    offset = -b.running_mean if folded.bias is None else folded.bias - b.running_mean
-    offset = offset * scale
-    folded.weight.copy_(folded.weight * scale.view(-1, *[1] * (folded.weight.ndim - 1)))
-    bias = offset if b.bias is None else offset + b.bias
-    folded.bias = nn.Parameter(bias.to(folded.weight.dtype))
+    if len(weight) != b.num_features:
+        raise ValueError(f"conv has {len(weight)} output channels, but bn has {b.num_features} features")
+    folded: Any = copy.deepcopy(conv)
+    if parametrize.is_parametrized(conv):  # `remove_parametrizations` changes the class, which copies share
+        folded.__class__ = parametrize.type_before_parametrizations(conv)
+        del folded.parametrizations
+    scale = (1.0 if b.weight is None else b.weight) / (b.running_var + b.eps).sqrt()
+    offset = (0.0 if conv.bias is None else conv.bias) - b.running_mean
+    bias = offset * scale + (0.0 if b.bias is None else b.bias)
+    folded.weight = nn.Parameter((weight * scale.view(-1, *[1] * (weight.ndim - 1))).to(weight.dtype))
+    folded.bias = nn.Parameter(bias.to(weight.dtype))
     return folded  # type: ignore[no-any-return]
 
 
-def _shape(shape: int | Sequence[int]) -> tuple[int, ...]:
-    return tuple(shape) if isinstance(shape, Iterable) else (operator.index(shape),)
+def _check_kind(name: str, module: nn.Module, wanted: str, *kinds: type[nn.Module]) -> None:
+    """Refuse modules that are none of these kinds, or may do something else with their weight."""
+    cls = parametrize.type_before_parametrizations(module)
+    if not issubclass(cls, kinds):
+        raise TypeError(f"{name} must be {wanted}, got {cls.__name__}")
+    methods = [(c.forward, getattr(c, "_conv_forward", None)) for c in (cls, *kinds)]
+    if methods[0] not in methods[1:]:
+        raise TypeError(f"{name} must be {wanted}, got {cls.__name__}, which has a forward of its own")
+    if isinstance(module, LazyModuleMixin):
+        raise ValueError(f"{name} is a {cls.__name__} that has not seen a batch: run one through it first")

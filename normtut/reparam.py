@@ -120,7 +120,7 @@ def spectral_norm(
         IndexError: if the weight has no axis ``dim``.
     """
     weight = _weight_of(module, name)
-    if not weight.any():
+    if not weight.is_meta and not weight.any():
         raise ValueError(f"{name} of shape {tuple(weight.shape)} is all zeros: no scale gives it norm 1")
     axis = _output_axis(module, name, weight) if dim is None else dim
     parametrize.register_parametrization(module, name, _SpectralNorm(weight, n_power_iterations, axis, eps))
@@ -201,7 +201,7 @@ def weight_norm(module: _M, name: str = "weight", dim: int | None = 0) -> _M:
         )
     norm = _WeightNorm(dim)
     zeros = norm.length(weight.detach()) == 0
-    if zeros.any():
+    if not weight.is_meta and zeros.any():
         where = "" if dim is None else f" at {zeros.flatten().nonzero()[0].item()} of axis {dim}"
         raise ValueError(f"{name} of shape {tuple(weight.shape)} is all zeros{where}: it has no direction")
     parametrize.register_parametrization(module, name, norm, unsafe=True)
@@ -285,13 +285,13 @@ def weight_standardization(module: _M, name: str = "weight", eps: float = 1e-5) 
             two axes.
     """
     weight = _weight_of(module, name)
-    parametrization = _Standardized(_output_axis(module, name, weight), eps)
+    parametrization = _WeightStandardization(_output_axis(module, name, weight), eps)
     parametrization(weight.detach())  # raises now, before anything is changed
     parametrize.register_parametrization(module, name, parametrization)
     return module
 
 
-class _Standardized(nn.Module):
+class _WeightStandardization(nn.Module):
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
         self.dim, self.eps = dim, eps
@@ -343,7 +343,8 @@ def _weight_of(module: nn.Module, name: str) -> Tensor:
     weight = getattr(module, name, None)
     if not isinstance(weight, Tensor):
         raise ValueError(f"{type(module).__name__} has no parameter or buffer named {name!r}")
-    if not weight.is_floating_point() or not weight.isfinite().all():
+    # On the meta device, where large models are laid out before they are loaded, there are no values.
+    if not weight.is_floating_point() or not (weight.is_meta or weight.isfinite().all()):
         raise ValueError(
             f"{name} of {type(module).__name__} must be floating point and finite, "
             f"got {weight.dtype} of shape {tuple(weight.shape)}"

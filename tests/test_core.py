@@ -235,7 +235,7 @@ def test_inverse_stats_refuse_what_has_no_inverse(bad):
     mean = [0.5] if isinstance(bad, list) else type(bad)([0.5]) if isinstance(bad, torch.Tensor) else bad
     with pytest.raises(ValueError, match="std must be finite and not zero"):
         inverse_stats(mean, bad)
-    with pytest.raises(ValueError, match="same length"):
+    with pytest.raises(ValueError, match="same shape"):
         inverse_stats([0.5], [0.5, 0.5])
 
 

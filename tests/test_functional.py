@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as T
 
+from normtut import denormalize
 from normtut import functional as F
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -92,6 +93,18 @@ def test_half_precision_is_rounded_once():
     x, w, b = _inputs(dtype=torch.bfloat16, params=torch.float32)
     exact = F.group_norm(x.double(), 3, w.double(), b.double())
     assert torch.equal(F.group_norm(x, 3, w, b), exact.bfloat16())
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("params", [torch.bfloat16, torch.float32], ids=["half params", "float params"])
+@pytest.mark.parametrize("name", [n for n in CALLS if "eval" not in n and n != "layer_2d"])
+def test_half_precision_gradients_are_rounded_once(name, params, compiled):
+    """To the neighbour of the exact value, but for one in a thousand that lies in the middle of two."""
+    args = _inputs((16, C, 8, D), dtype=torch.bfloat16, params=params)
+    call = torch.compile(CALLS[name], fullgraph=True, backend="aot_eager") if compiled else CALLS[name]
+    exact = _with_gradients(CALLS[name], F, *(a.double() for a in args))
+    for ours, truth in zip(_with_gradients(call, F, *args)[:2], exact, strict=False):
+        assert (ours != truth.bfloat16()).double().mean() < 2e-3
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -212,6 +225,31 @@ def test_the_size_of_the_pieces_does_not_matter(name, pieces, monkeypatch):
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", CALLS)
+def test_the_text_that_people_read_gives_the_same(name, dtype, monkeypatch):
+    """Without `normtut._eager`, that is: moments, normalize, denormalize and autograd."""
+    args = _inputs(dtype=dtype)
+    fast = _with_gradients(CALLS[name], F, *args)
+    monkeypatch.setattr(F, "_three_steps", F._three_steps.__wrapped__)
+    for a, b in zip(_with_gradients(CALLS[name], F, *args), fast, strict=True):
+        if dtype == torch.float64:
+            torch.testing.assert_close(a, b)
+        else:  # one step of bfloat16, and of the sums of its values
+            assert (a - b).abs().max() <= 2**-7 * b.abs().max()
+
+
+def test_running_statistics_without_the_pieces(monkeypatch):
+    x, *_ = _inputs()
+    states = []
+    for steps in (F._three_steps, F._three_steps.__wrapped__):
+        monkeypatch.setattr(F, "_three_steps", steps)
+        states.append(torch.ones(4, C, dtype=x.dtype))
+        F.batch_norm(x, *states[-1][:2], training=True)
+        F.instance_norm(x, *states[-1][2:])
+    torch.testing.assert_close(*states)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["batch", "group", "layer", "rms"])
 def test_compiles_into_one_graph(name):
@@ -220,6 +258,18 @@ def test_compiles_into_one_graph(name):
     compiled = torch.compile(lambda lib, *a: call(lib, *a), fullgraph=True, backend="aot_eager")
     for a, b in zip(_with_gradients(compiled, F, *args), _with_gradients(call, T, *args), strict=True):
         torch.testing.assert_close(a, b, **_f32(b))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*torch.jit:FutureWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("name", CALLS)
+def test_tracers_record_the_steps(name):
+    """And none of the lengths of the pieces: more samples follow the same program."""
+    x, w, b = _inputs((2, C, 3, D))
+    traced = torch.jit.trace(lambda x: CALLS[name](F, x, w, b), x, check_trace=False)
+    assert "PythonOp" not in str(traced.graph)
+    more, *_ = _inputs((7, C, 3, D), seed=1)
+    torch.testing.assert_close(traced(more), CALLS[name](F, more, w, b))
 
 
 @pytest.mark.slow
@@ -489,3 +539,75 @@ def test_adain_gradients():
     content, style = _inputs((2, 3, 2, 3))[0].requires_grad_(), _inputs((1, 3, 5), seed=1)[0].requires_grad_()
     assert torch.autograd.gradcheck(F.adain, (content, style))
     assert torch.autograd.gradgradcheck(F.adain, (content, style))
+
+
+# --- γ and β from elsewhere: no function of its own, but `denormalize` --------------------------------------
+
+
+def test_film_and_conditional_instance_norm():
+    """FiLM(F_c) = γ_c F_c + β_c (Perez et al. 2018, eq. 2), after a batch norm without γ and β, as in its
+    section 3.2; and z = γ_s (x − μ)/σ + β_s (Dumoulin et al. 2017, eq. 5), which is instance norm.
+    """
+    x, *_ = _inputs((4, C, 3, D))
+    gamma, beta = torch.randn(2, 4, C, dtype=x.dtype)
+    for norm, axes in (
+        (lambda x: F.batch_norm(x, None, None, training=True), (0, 2, 3)),
+        (F.instance_norm, (2, 3)),
+    ):
+        ours = denormalize(norm(x), beta[:, :, None, None], gamma[:, :, None, None])
+        z = _numpy(x.numpy(), axes)
+        expected = np.empty_like(z)
+        for n in range(4):
+            for c in range(C):
+                expected[n, c] = gamma[n, c].item() * z[n, c] + beta[n, c].item()
+        np.testing.assert_allclose(ours.numpy(), expected, atol=1e-13)
+
+
+def test_spade():
+    """γ_cyx(m) (h − μ_c)/σ_c + β_cyx(m) with σ_c² = mean(h²) − μ_c² (Park et al. 2019, eqs. 1 to 3)."""
+    h, *_ = _inputs((4, C, 3, D))
+    gamma, beta = torch.randn(2, 4, C, 3, D, dtype=h.dtype)
+    ours = denormalize(F.batch_norm(h, None, None, training=True, eps=1e-300), beta, gamma)
+    mean = h.mean((0, 2, 3))
+    std = (h.square().mean((0, 2, 3)) - mean.square()).sqrt()
+    for n, c, y, x in itertools.product(range(4), range(C), range(3), range(D)):
+        expected = gamma[n, c, y, x] * (h[n, c, y, x] - mean[c]) / std[c] + beta[n, c, y, x]
+        assert ours[n, c, y, x].item() == pytest.approx(expected.item(), abs=1e-12)
+
+
+def test_adaln_zero():
+    """x + α · block(modulate(LN(x), β, γ)), modulate(z, β, γ) = z (1 + γ) + β (Peebles & Xie 2023, figure 3
+    and code): the identity where α, β and γ begin at 0, and then only α has a gradient.
+    """
+    tokens = torch.randn(4, 7, D, dtype=torch.float64)
+    condition = torch.randn(4, 3, dtype=torch.float64)
+    predict = torch.nn.Linear(3, 3 * D).double()
+    block = torch.nn.Linear(D, D).double()
+
+    def out():
+        shift, scale, gate = predict(condition)[:, None].chunk(3, -1)
+        return tokens + gate * block(denormalize(F.layer_norm(tokens, (D,), eps=1e-6), shift, 1 + scale))
+
+    torch.nn.init.zeros_(predict.weight), torch.nn.init.zeros_(predict.bias)
+    assert torch.equal(out(), tokens)
+    out().pow(3).sum().backward()
+    of_shift, of_scale, of_gate = predict.weight.grad.chunk(3)
+    assert not of_shift.any()
+    assert not of_scale.any()
+    assert of_gate.all()
+
+    torch.nn.init.normal_(predict.weight)
+    shift, scale, gate = predict(condition).chunk(3, -1)
+    z = torch.from_numpy(_numpy(tokens.numpy(), -1, eps=1e-6))
+    for n in range(4):
+        for t in range(7):
+            expected = tokens[n, t] + gate[n] * block(z[n, t] * (1 + scale[n]) + shift[n])
+            torch.testing.assert_close(out()[n, t], expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 1, 1), (2, 3, 1, 1), (1, 3, 4, 5), (2, 3, 4, 5)])
+def test_gradients_reach_what_predicts_gamma_and_beta(shape):
+    x, gamma, beta = (
+        torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((2, 3, 4, 5), shape, shape)
+    )
+    assert torch.autograd.gradcheck(lambda x, g, b: denormalize(F.instance_norm(x), b, g), (x, gamma, beta))

@@ -1,6 +1,7 @@
 """The layers against their namesakes in torch.nn: the same constructor, state, behaviour and errors."""
 
 import copy
+import inspect
 import io
 import pickle
 import warnings
@@ -115,11 +116,21 @@ def _saved(layer):
     return torch.load(file, weights_only=False)
 
 
-def test_a_state_dict_from_before_num_batches_tracked():
-    ours = layers.BatchNorm2d(3)
-    old = {k: v for k, v in nn.BatchNorm2d(3).state_dict().items() if k != "num_batches_tracked"}
-    assert ours.load_state_dict(old).missing_keys == []
-    assert ours.num_batches_tracked == 0
+def test_a_state_dict_from_before_num_batches_tracked_leaves_the_count_alone():
+    """It weighs the next batch where momentum is None."""
+    means = []
+    for lib in (nn, layers):
+        layer = lib.BatchNorm1d(2, momentum=None)
+        for _ in range(4):
+            layer(torch.randn(8, 2))
+        old = {k: v for k, v in layer.state_dict().items() if k != "num_batches_tracked"}
+        old["running_mean"] = torch.full((2,), 10.0)
+        assert layer.load_state_dict(old).missing_keys == []
+        assert layer.num_batches_tracked == 4
+        layer(torch.tensor([[-1.0], [1.0]]).expand(2, 2))  # a mean of 0
+        means.append(layer.running_mean)
+    assert torch.equal(means[1], torch.full((2,), 8.0))
+    torch.testing.assert_close(means[1], means[0])
 
 
 @pytest.mark.parametrize("kind", ["BatchNorm", "InstanceNorm"])
@@ -194,7 +205,9 @@ def test_statistics_of_the_running_average_get_no_gradient():
 def resnets():
     torch.manual_seed(0)
     theirs = torchvision.models.resnet18(num_classes=5)
-    return theirs, layers.replace_norms(copy.deepcopy(theirs))
+    ours = copy.deepcopy(theirs)
+    assert layers.replace_norms(ours) == 20
+    return theirs, ours
 
 
 def test_a_resnet_with_our_layers_gives_the_same_outputs_and_the_same_training_step(resnets):
@@ -223,8 +236,8 @@ def test_replacing_keeps_the_parameters_and_what_hangs_on_them(resnets):
     before = [id(p) for p in ours.parameters()]
     seen = []
     ours.bn1.register_forward_hook(lambda *_: seen.append(1))
-    back = layers.replace_norms(ours, back=True)
-    assert back is ours
+    assert layers.replace_norms(ours) == 0
+    assert layers.replace_norms(ours, back=True) == 20
     assert [id(p) for p in ours.parameters()] == before
     assert type(ours.bn1) is nn.BatchNorm2d
     x = torch.rand(1, 3, 32, 32)
@@ -236,10 +249,12 @@ def test_replacing_a_transformer_and_a_bare_layer():
     model = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, dropout=0.0)
     x = torch.randn(2, 5, 16)
     expected = model(x)
-    layers.replace_norms(model)
+    assert layers.replace_norms(model) == 2
     assert type(model.norm1) is layers.LayerNorm
     torch.testing.assert_close(model(x), expected)
-    assert type(layers.replace_norms(nn.RMSNorm(3))) is layers.RMSNorm
+    bare = nn.RMSNorm(3)
+    assert layers.replace_norms(bare) == 1
+    assert type(bare) is layers.RMSNorm
 
 
 @pytest.mark.parametrize(
@@ -304,19 +319,179 @@ def test_only_a_batch_norm_is_folded():
 
 def test_instance_norm_of_other_channels_warns_where_it_does_not_matter():
     x = torch.randn(2, 5, 4, 4)
-    with pytest.warns(UserWarning, match="not used, because affine=False"):
+    with pytest.warns(UserWarning, match="not used because affine=False"):
         y = layers.InstanceNorm2d(3)(x)
     torch.testing.assert_close(y, nn.functional.instance_norm(x))
     with pytest.raises(ValueError, match="num_features"):
         layers.InstanceNorm2d(3, affine=True)(x)
 
 
-def test_a_converted_layer_shares_parameters_and_nothing_else():
-    plain = layers.BatchNorm2d(3)
-    sync = layers.SyncBatchNorm.convert_sync_batchnorm(plain)
-    assert sync.weight is plain.weight
-    sync.register_buffer("extra", torch.zeros(1))
-    assert "extra" not in plain.state_dict()
+class BNAct(nn.BatchNorm2d):
+    """As in timm: batch norm and activation in one."""
+
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+class OurBNAct(layers.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+class StandardizedConv(nn.Conv2d):
+    def forward(self, x):
+        return self._conv_forward(x, self.weight - self.weight.mean(), self.bias)
+
+
+class OtherPadding(nn.Conv2d):
+    def _conv_forward(self, x, weight, bias):
+        return nn.functional.conv2d(x, weight, None if bias is None else 2 * bias)
+
+
+class WideConv(nn.Conv2d):
+    """A subclass that convolves as its parent does."""
+
+    def __init__(self, c):
+        super().__init__(c, 2 * c, 3)
+
+
+def test_conversion_to_sync_batch_norm_is_in_place_wherever_a_layer_is_used():
+    shared = nn.BatchNorm2d(3)
+    model = nn.ModuleDict({"a": shared, "b": nn.Sequential(shared, layers.BatchNorm2d(3)), "again": shared})
+    weight, mean = shared.weight, shared.running_mean
+    assert layers.SyncBatchNorm.convert_sync_batchnorm(model, "group") is model
+    assert model["a"] is model["b"][0] is model["again"] is shared
+    assert type(shared) is type(model["b"][1]) is layers.SyncBatchNorm
+    assert shared.process_group == "group"
+    assert (shared.weight is weight, shared.running_mean is mean) == (True, True)
+    x = torch.randn(4, 3, 2, 2)
+    torch.testing.assert_close(shared(x), nn.BatchNorm2d(3)(x))
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: BNAct(3), "BNAct"),
+        (lambda: OurBNAct(3), "OurBNAct"),
+        (nn.LazyBatchNorm2d, "LazyBatchNorm2d"),
+        (lambda: reparam.weight_norm(nn.BatchNorm2d(3)), "ParametrizedBatchNorm2d"),
+    ],
+    ids=["of torch's", "of ours", "lazy", "parametrized"],
+)
+def test_conversions_name_what_they_cannot_keep_and_leave_it_alone(make, name):
+    plain, bn, lonely = nn.BatchNorm2d(3), make(), make()
+    model = nn.Sequential(plain, nn.Sequential(nn.ReLU(), bn))
+    with pytest.raises(TypeError, match=rf"cannot make a SyncBatchNorm of 1\.1 \({name}\)"):
+        layers.SyncBatchNorm.convert_sync_batchnorm(model)
+    with pytest.raises(TypeError, match=rf"the model itself \({name}\)"):
+        layers.SyncBatchNorm.convert_sync_batchnorm(lonely)
+    assert (type(plain), type(bn).__name__) == (nn.BatchNorm2d, name)
+    for back, replaced in ((False, 1), (True, 1)):
+        with pytest.warns(UserWarning, match=rf"left as they are: 1\.1 \({name}\)"):
+            assert layers.replace_norms(model, back=back) == replaced
+    assert type(bn).__name__ == name
+
+
+def test_a_lazy_layer_that_has_seen_a_batch_is_replaced():
+    model = nn.Sequential(nn.LazyConv2d(4, 1), nn.LazyBatchNorm2d())
+    model(torch.randn(2, 3, 4, 4))
+    assert layers.replace_norms(model) == 1
+    assert type(model[1]) is layers.BatchNorm2d
+
+
+def test_sync_batch_norm_is_replaced_both_ways():
+    model = nn.Sequential(nn.SyncBatchNorm(3, process_group="group"))
+    assert layers.replace_norms(model) == 1
+    assert (type(model[0]), model[0].process_group) == (layers.SyncBatchNorm, "group")
+    assert layers.replace_norms(model, back=True) == 1
+    assert type(model[0]) is nn.SyncBatchNorm
+    assert model.eval()(torch.ones(1, 3, 2, 2)).shape == (1, 3, 2, 2)
+
+
+@every_layer
+def test_ours_are_torchs_by_inheritance(name, kwargs, shape):
+    ours, theirs = getattr(layers, name), getattr(nn, name)
+    assert issubclass(ours, theirs)
+    assert inspect.signature(ours) == inspect.signature(theirs)
+
+
+def test_every_layer_runs_our_functions(monkeypatch):
+    """And not what it inherits, which would give the same numbers."""
+    called = []
+    for function in ("batch_norm", "instance_norm", "layer_norm", "rms_norm", "group_norm"):
+        ours = getattr(layers.F, function)
+        monkeypatch.setattr(
+            layers.F, function, lambda *args, f=ours, name=function: called.append(name) or f(*args)
+        )
+    for name, kwargs, shape in LAYERS:
+        getattr(layers, name)(**kwargs)(torch.randn(shape))
+        assert called.pop().replace("_", "") == name.lower().rstrip("123d")
+        assert not called
+
+
+def test_torchs_tools_see_our_batch_norms():
+    theirs = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    ours = copy.deepcopy(theirs)
+    assert layers.replace_norms(ours) == 1
+    batches = torch.randn(5, 4, 3, 8, 8) + torch.arange(5.0).view(-1, 1, 1, 1, 1)
+    for model in (theirs, ours):
+        model(batches[0])  # something to forget
+        torch.optim.swa_utils.update_bn(batches, model)
+    assert ours[1].num_batches_tracked == 5
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+    fused = nn.utils.fuse_conv_bn_eval(ours[0].eval(), ours[1].eval())
+    torch.testing.assert_close(fused(batches[0]), ours[1](ours[0](batches[0])), rtol=1e-4, atol=1e-5)
+    sync = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(ours))
+    assert type(sync[1]) is nn.SyncBatchNorm
+    torch.testing.assert_close(sync.eval()(batches[0]), ours.eval()(batches[0]))
+    assert not isinstance(layers.SyncBatchNorm(3), nn.SyncBatchNorm)  # which DDP refuses on a CPU
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tools_that_ask_for_the_class_itself_want_torchs_layers_back():
+    quantization = pytest.importorskip("torch.ao.quantization")
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), layers.BatchNorm2d(4)).eval()
+    x = torch.randn(1, 3, 5, 5)
+    expected = model(x)
+    with pytest.raises((NotImplementedError, AssertionError), match="fuser method"):
+        quantization.fuse_modules(model, ["0", "1"])
+    assert layers.replace_norms(model, back=True) == 1
+    fused = quantization.fuse_modules(model, ["0", "1"])
+    assert type(fused[1]) is nn.Identity
+    torch.testing.assert_close(fused(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("conv", "bn", "error", "says"),
+    [
+        (nn.Conv2d(3, 6, 3), BNAct(6), TypeError, "bn must be a batch norm, got BNAct, which has a forward"),
+        (
+            StandardizedConv(3, 6, 3),
+            layers.BatchNorm2d(6),
+            TypeError,
+            "StandardizedConv, which has a forward",
+        ),
+        (OtherPadding(3, 6, 3), layers.BatchNorm2d(6), TypeError, "OtherPadding, which has a forward"),
+        (nn.LazyConv2d(6, 3), layers.BatchNorm2d(6), ValueError, "conv is a LazyConv2d that has not seen"),
+        (nn.Conv2d(3, 6, 3), nn.LazyBatchNorm2d(), ValueError, "bn is a LazyBatchNorm2d that has not seen"),
+        (nn.utils.spectral_norm(nn.Conv2d(3, 6, 3)), layers.BatchNorm2d(6), ValueError, "remove the hook"),
+    ],
+)
+def test_what_may_do_something_else_is_not_folded(conv, bn, error, says):
+    with pytest.raises(error, match=says):
+        layers.fold_batch_norm(conv, bn.eval())
+
+
+def test_subclasses_that_do_nothing_else_are_folded():
+    class FrozenBatchNorm(nn.BatchNorm2d):
+        def train(self, mode=True):
+            return super().train(False)
+
+    conv, bn, x = WideConv(3), FrozenBatchNorm(6, eps=0.1).eval(), torch.randn(2, 3, 5, 5)
+    folded = layers.fold_batch_norm(conv, bn)
+    assert type(folded) is WideConv
+    torch.testing.assert_close(folded(x), bn(conv(x)), rtol=1e-5, atol=1e-5)
 
 
 def test_a_transposed_convolution_is_refused():

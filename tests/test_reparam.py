@@ -378,3 +378,18 @@ def test_weight_norm_names_the_dead_row():
         module.weight[2] = 0
     with pytest.raises(ValueError, match="at 2 of axis 0"):
         reparam.weight_norm(module)
+
+
+@pytest.mark.parametrize("wrap", [reparam.spectral_norm, reparam.weight_norm, reparam.weight_standardization])
+def test_layers_without_values_are_wrapped_and_loaded_later(wrap):
+    """On the meta device models are laid out that are too large to be made twice."""
+    real = wrap(nn.Conv2d(3, 4, 3)).eval()
+    empty = wrap(nn.Conv2d(3, 4, 3, device="meta"))
+    assert empty.weight.is_meta
+    assert {k: v.shape for k, v in empty.state_dict().items()} == {
+        k: v.shape for k, v in real.state_dict().items()
+    }
+    loaded = empty.to_empty(device="cpu").eval()
+    loaded.load_state_dict(real.state_dict())
+    x = torch.randn(2, 3, 6, 6)
+    assert torch.equal(loaded(x), real(x))
