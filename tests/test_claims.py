@@ -32,12 +32,17 @@ def test_every_claim_of_the_chapter_is_here_and_the_score_is_right():
     assert verdicts == [1, 5, 8]
     in_order = [w[0] for w in re.findall(r"^\*\*(True|Half|False)", prose, flags=re.MULTILINE)]
     (scored,) = (
-        re.search(r'^verdicts = "([THF]+)"', "".join(c["source"]), flags=re.MULTILINE)
+        re.search(
+            r'^verdicts = dict\(enumerate\("([THF]+)", start=1\)\)', "".join(c["source"]), flags=re.MULTILINE
+        )
         for c in chapter["cells"]
         if "verdicts = " in "".join(c["source"])
     )
     assert list(scored[1]) == in_order
-    assert "one is plainly true, five hold under a condition, eight are false" in prose
+    predicted = [c["metadata"]["normtut"]["predict"] for c in chapter["cells"] if "normtut" in c["metadata"]]
+    assert [p["choices"][p["answer"]][0].upper() for p in predicted] == in_order
+    words = " ".join(prose.replace(">", " ").split())
+    assert "one is plainly true, five hold under a condition, and eight are false" in words
 
 
 def rand(*shape):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -34,6 +34,21 @@ def _dead(
     )
 
 
+def _halved(x: torch.Tensor) -> torch.Tensor:
+    return x / 2
+
+
+def _norm_cases(g: torch.Generator) -> Iterator[Args]:
+    x = 3 * torch.randn(2, 6, 4, 4, generator=g) + torch.arange(6.0).view(6, 1, 1)
+    for norm in (torch.tanh, _halved, torch.relu):
+        yield norm, x
+
+
+def _twice(norm: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    once = norm(x)
+    return (norm(once) - once).abs().max()
+
+
 EXERCISES = {
     "dead_biases": Exercise(
         title="How many biases are dead?",
@@ -57,6 +72,23 @@ EXERCISES = {
             "counted the biases of all convolutions": lambda model: sum(
                 m.bias.numel() for m in model if isinstance(m, nn.Conv2d) and m.bias is not None
             ),
+        },
+    ),
+    "twice": Exercise(
+        title="A claim of your own",
+        signature="twice(norm, x)",
+        task="returns the largest absolute difference between norm(norm(x)) and norm(x), for a function norm",
+        reference=_twice,
+        cases=_norm_cases,
+        mistakes={
+            "compared the second pass with x instead of with the first pass": (
+                lambda norm, x: (norm(norm(x)) - x).abs().max()
+            ),
+            "compared the first pass with x; the second one is asked for": lambda norm, x: (
+                (norm(x) - x).abs().max()
+            ),
+            "forgot the absolute value": lambda norm, x: (norm(norm(x)) - norm(x)).max(),
+            "took the mean of the differences": lambda norm, x: (norm(norm(x)) - norm(x)).abs().mean(),
         },
     ),
 }
