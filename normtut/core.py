@@ -70,7 +70,7 @@ def moments(
     if math.prod([x.shape[d] for d in dims]) == 0:
         raise ValueError(f"x of shape {tuple(x.shape)} has no elements over dim={dim}: they have no mean")
     # var_mean makes two passes (or merges, Chan et al. 1983); never E[x²] − E[x]², which cancels.
-    var, mean = torch.var_mean(_at_least_float32(x), dims, correction=0, keepdim=keepdim)
+    var, mean = torch.var_mean(at_least_float32(x), dims, correction=0, keepdim=keepdim)
     return mean, (var + eps if eps else var).sqrt()
 
 
@@ -103,7 +103,7 @@ def normalize(x: Tensor, mean: Stats, std: Stats) -> Tensor:
         zero = limits.tiny * limits.eps / 2  # no larger number survives rounding: 1e-60 is 0 in float32
         if not all(zero < abs(s) <= limits.max for s in _listed(std)):
             raise ValueError(f"std must be finite and not zero in {divisor.dtype}, got {std}")
-    return ((_at_least_float32(x) - mean) / divisor).to(x.dtype)
+    return ((at_least_float32(x) - mean) / divisor).to(x.dtype)
 
 
 def denormalize(z: Tensor, mean: Stats, std: Stats) -> Tensor:
@@ -118,7 +118,7 @@ def denormalize(z: Tensor, mean: Stats, std: Stats) -> Tensor:
     learned γ may be zero.
     """
     mean, std = _as_stats("mean", mean, z), _as_stats("std", std, z)
-    return (_at_least_float32(z) * std + mean).to(z.dtype)
+    return (at_least_float32(z) * std + mean).to(z.dtype)
 
 
 @overload
@@ -229,8 +229,9 @@ def from_numpy(array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(array)
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+def at_least_float32(x: Tensor) -> Tensor:
+    """``x``, or a copy of it in float32 where it has less precision than that."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _as_stats(name: str, stats: Stats, x: Tensor) -> Tensor:
@@ -239,9 +240,9 @@ def _as_stats(name: str, stats: Stats, x: Tensor) -> Tensor:
     if isinstance(stats, Tensor):  # a wider dtype makes the result wider, as everywhere in PyTorch
         t = stats.to(x.device, stats.dtype if stats.is_floating_point() else torch.float64)
     elif isinstance(stats, np.ndarray):
-        t = from_numpy(stats).to(x.device, _at_least_float32(x).dtype)
+        t = from_numpy(stats).to(x.device, at_least_float32(x).dtype)
     else:
-        t = torch.as_tensor(stats, dtype=torch.float64).to(x.device, _at_least_float32(x).dtype)
+        t = torch.as_tensor(stats, dtype=torch.float64).to(x.device, at_least_float32(x).dtype)
     if t.ndim == 1:
         channel_axis = x.ndim - (3 if x.ndim >= 3 else 1)
         if channel_axis < 0 or t.numel() not in (1, x.shape[channel_axis]):
