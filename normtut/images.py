@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from .core import denormalize, normalize, numbers
+from .core import at_least_float32, denormalize, normalize, numbers
 
 __all__ = [
     "CIFAR10",
@@ -228,7 +228,7 @@ _PIECE = 2**18
 
 def _levels(x: Tensor) -> Tensor:
     # In half precision the product itself would be rounded, to 8 or 11 bits, before it is rounded to a level.
-    scaled = x.to(torch.promote_types(x.dtype, torch.float32)).mul(255)
+    scaled = at_least_float32(x).mul(255)
     return (
         scaled.nan_to_num_(nan=0.0).clamp(0, 255).round_().to(torch.uint8)
     )  # torch.vmap has no rule for clamp_
