@@ -12,9 +12,10 @@ else
   READY := $(VENV)/.ready
 endif
 
-.PHONY: help supported experiments book test lint refresh serve bench lock set-repository clean
+.PHONY: help supported experiments book check test lint refresh serve bench lock set-repository clean
 help:
 	@echo "make book      build the book to _build/html"
+	@echo "make check     lint, types, the quick tests and the chapters that changed: in three minutes"
 	@echo "make test      run every test, and every chapter against its stored outputs"
 	@echo "make refresh   re-execute the chapters in place (ONLY='book/02_inverse.ipynb' for some)"
 	@echo "make serve     serve the built book on localhost"
@@ -34,10 +35,22 @@ supported:
 book: $(READY)
 	@$(RUN) book/_tools/build.py
 
-# One run of everything: the tests, the examples in docstrings, and every chapter against its stored outputs.
-CHAPTERS := $(wildcard book/*.ipynb)
+# Tests, the examples in docstrings, and chapters against their stored outputs, in JOBS processes of one thread
+# each. A file stays in one process; the chapters, which take longest, are begun first. Whatever takes more than
+# ten seconds is listed, and should be marked as slow.
+JOBS ?= 2
+PYTEST := OMP_NUM_THREADS=1 PYTHONPATH=book/_tools $(RUN) -m pytest -p nbnumbers --nbval --nbval-current-env \
+  -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 0 --durations-min 10
+
+# For every change: all but what is slow or needs a browser, and the chapters that differ from the main branch.
+check: $(READY) lint
+	@$(PYTEST) -m "not slow and not browser" \
+	  $$(git diff --name-only --diff-filter=d $$(git merge-base HEAD main || echo HEAD) -- 'book/*.ipynb') \
+	  $$(git ls-files --others --exclude-standard -- 'book/*.ipynb') tests normtut $(ARGS)
+
+# One run of everything.
 test: $(READY) lint book
-	@PYTHONPATH=book/_tools $(RUN) -m pytest -p nbnumbers --nbval --nbval-current-env tests normtut $(CHAPTERS) $(ARGS)
+	@$(PYTEST) $(wildcard book/*.ipynb) tests normtut $(ARGS)
 
 lint: $(READY)
 	@$(RUN) -m ruff check .

@@ -180,6 +180,7 @@ def test_without_synchronization_it_is_not():
 EXAMPLE = Path(__file__).parents[1] / "book" / "examples" / "train_sync.py"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [[], ["--no-sync"]], ids=["sync", "no sync"])
 def test_the_example_trains_under_torchrun(arguments):
     command = [

@@ -250,7 +250,6 @@ def test_running_statistics_without_the_pieces(monkeypatch):
     torch.testing.assert_close(*states)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["batch", "group", "layer", "rms"])
 def test_compiles_into_one_graph(name):
     args = _inputs(dtype=torch.float32)
@@ -272,7 +271,6 @@ def test_tracers_record_the_steps(name):
     torch.testing.assert_close(traced(more), CALLS[name](F, more, w, b))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["batch", "group", "layer", "rms"])
 def test_transforms_compile(name):
     """Each sample's gradient, and a directional derivative: compiled, the same as not."""

@@ -502,7 +502,6 @@ def test_a_transposed_convolution_is_refused():
 COMPILED = [LAYERS[i] for i in (2, 8, 12, 14, 16)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kwargs", "shape"), COMPILED, ids=[name for name, *_ in COMPILED])
 def test_compiled(name, kwargs, shape):
     torch._dynamo.reset()

@@ -163,9 +163,19 @@ def test_order_batches_and_grouping_do_not_matter(x, data):
         assert left + right == right + left
 
 
+@pytest.fixture(params=[1, 3])
+def threads(request):
+    """One counts piece after piece, and knows what the earlier ones held; several count as many at once."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [3], indirect=True)
 @pytest.mark.parametrize("shape", [(1, 1, 5000, 37), (2, 3, 700, 3), (1, 2, 3, 70000), (3000, 3, 4, 4)])
 @pytest.mark.parametrize("piece", [2**10, 2**19])
-def test_large_images_stay_exact(monkeypatch, shape, piece):
+def test_large_images_stay_exact(threads, monkeypatch, shape, piece):
     # Float32 would lose the last bits if more than 256 squares were added up in it.
     monkeypatch.setattr(counts, "_PIECE", piece)
     x = np.random.default_rng(0).integers(250, 256, shape, dtype=np.uint8)
@@ -179,19 +189,10 @@ def test_large_images_stay_exact(monkeypatch, shape, piece):
                 assert stats.std[c] == root(Fraction(s2 * n - s1 * s1, (n * top) ** 2))
 
 
-@pytest.fixture
-def one_thread():
-    """In which pieces are counted in order, and what the earlier ones held is known to the later ones."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("layout", ["contiguous", "channels last"])
 @pytest.mark.parametrize("seen_first", ["black", "white", "both in some channels"])
-def test_minimum_and_maximum_are_those_of_all_pieces(one_thread, dtype, layout, seen_first):
+def test_minimum_and_maximum_are_those_of_all_pieces(threads, dtype, layout, seen_first):
     """Looking for extremes may stop where both have been seen in every channel, and no earlier."""
     top = np.iinfo(dtype).max
     x = np.full((48, 3, 256, 256), 100, dtype)  # of 9 million pixels half a million are counted at once
