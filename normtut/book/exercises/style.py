@@ -55,6 +55,28 @@ _STYLE_ONLY = "used eps for the style only; it belongs to the content's std as w
 _OUTSIDE = ", and under the roots, with the variances"
 _UNBIASED = ", and the variances that are wanted divide by m, while torch.std divides by m − 1 unless told"
 
+
+def _picture_cases(g: torch.Generator) -> Iterator[Args]:
+    """Pictures of different sizes, whose channels go together or against each other."""
+    for a, b in (((6, 5), (4, 7)), ((3, 3), (3, 3)), ((8, 2), (5, 5))):
+        x, y = (torch.rand(3, *size, generator=g, dtype=torch.float64) for size in (a, b))
+        mix = torch.randn(3, 3, generator=g, dtype=torch.float64)
+        yield x, torch.einsum("ij,jhw->ihw", mix, y) + 1
+
+
+def _whiten_and_colour(x: Tensor, y: Tensor, correction: int = 0, mean: bool = True) -> Tensor:
+    a, b = x.flatten(1), y.flatten(1)
+    root_a, root_b = (torch.linalg.cholesky(p.cov(correction=correction)) for p in (a, b))
+    z = torch.linalg.solve_triangular(root_a, a - a.mean(1, keepdim=True), upper=False)
+    coloured: Tensor = root_b @ z + (b if mean else a).mean(1, keepdim=True)
+    return coloured.view(x.shape)
+
+
+def _triple_cases(g: torch.Generator) -> Iterator[Args]:
+    for shape in ((1, 3, 8, 8), (2, 4, 6, 5)):
+        yield tuple(scale * torch.rand(shape, generator=g) + scale for scale in (1.0, 3.0, 9.0))
+
+
 EXERCISES = {
     "adain": Exercise(
         title="AdaIN",
@@ -93,5 +115,38 @@ EXERCISES = {
                 lambda c, s, eps: core.denormalize(c, *core.moments(s, (2, 3), eps=eps))
             ),
         },
+    ),
+    "whiten_and_colour": Exercise(
+        title="What two numbers a channel leave out",
+        signature="whiten_and_colour(x, y)",
+        task="gives the pixels of x (3, H, W) the mean and the covariance (divided by n) of those of y, which is "
+        "(3, H, W) too, through the Cholesky factors of both",
+        reference=_whiten_and_colour,
+        cases=_picture_cases,
+        mistakes={
+            "matched each channel by itself, as AdaIN does": (
+                lambda x, y: core.denormalize(
+                    core.normalize(x, *core.moments(x, (1, 2))), *core.moments(y, (1, 2))
+                )
+            ),
+            "kept the mean of x": lambda x, y: _whiten_and_colour(x, y, mean=False),
+            "swapped x and y": lambda x, y: _whiten_and_colour(y, x),
+            "divided both covariances by n − 1, which torch.cov does unless told (correction=0)": (
+                lambda x, y: _whiten_and_colour(x, y, correction=1)
+            ),
+        },
+    ),
+    "adain_of_adain": Exercise(
+        title="AdaIN of an AdaIN",
+        signature="both(x, y, z)",
+        task="returns AdaIN(AdaIN(x, y), z) for features (N, C, H, W), with one call of functional.adain",
+        reference=lambda x, y, z: functional.adain(functional.adain(x, y), z),
+        cases=_triple_cases,
+        mistakes={
+            "kept the first style; the last one wins": lambda x, y, z: functional.adain(x, y),
+            "styled the style; the content is still x": lambda x, y, z: functional.adain(y, z),
+            "used the content as the style": lambda x, y, z: functional.adain(z, x),
+        },
+        atol=1e-3,
     ),
 }
