@@ -119,8 +119,8 @@ EXERCISES = {
     "whiten_and_colour": Exercise(
         title="What two numbers a channel leave out",
         signature="whiten_and_colour(x, y)",
-        task="gives the pixels of x (3, H, W) the mean and the covariance (divided by n) of those of y, which is "
-        "(3, H, W) too, through the Cholesky factors of both",
+        task="gives the pixels of x (3, H, W) the mean and the covariance (divided by n) of those of y, "
+        "which is (3, H, W) too, through the Cholesky factors of both",
         reference=_whiten_and_colour,
         cases=_picture_cases,
         mistakes={
