@@ -40,6 +40,9 @@ from .core import at_least_float32, denormalize, moments, normalize
 
 __all__ = ["adain", "batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
 
+#: γ or β, in a shape that broadcasts.
+Param = Tensor | float
+
 
 def batch_norm(
     input: Tensor,
@@ -117,9 +120,8 @@ def instance_norm(
     """
     m = math.prod(input.shape[2:])
     if use_input_stats and m == 1:
-        raise ValueError(
-            f"instance_norm needs more than 1 position per channel, got input of shape {tuple(input.shape)}"
-        )
+        got = tuple(input.shape)
+        raise ValueError(f"instance_norm needs more than 1 position per channel, got input of shape {got}")
     x = _as_ncl(input, eps, weight=weight, bias=bias)
     for name, p in (("running_mean", running_mean), ("running_var", running_var)):
         _check_shape(name, p, tuple(x.shape[1:2]), input)  # of any dtype, as in torch
@@ -248,12 +250,7 @@ def adain(content: Tensor, style: Tensor, eps: float = 1e-5) -> Tensor:
 
 @in_pieces
 def _three_steps(
-    x: Tensor,
-    dim: tuple[int, ...],
-    eps: float,
-    gamma: Tensor | float = 1.0,
-    beta: Tensor | float = 0.0,
-    center: bool = True,
+    x: Tensor, dim: tuple[int, ...], eps: float, gamma: Param = 1.0, beta: Param = 0.0, center: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The idea of the book, and what all functions of this module come down to.
 
@@ -285,9 +282,7 @@ def _remove_running(
     return denormalize(z, beta, gamma).to(input.dtype)
 
 
-def gamma_beta(
-    shape: Sequence[int], weight: Tensor | None, bias: Tensor | None
-) -> tuple[Tensor | float, Tensor | float]:
+def gamma_beta(shape: Sequence[int], weight: Tensor | None, bias: Tensor | None) -> tuple[Param, Param]:
     """γ and β, in a shape that broadcasts against the input; 1 and 0 where there are none."""
     return 1.0 if weight is None else weight.reshape(shape), 0.0 if bias is None else bias.reshape(shape)
 

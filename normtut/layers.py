@@ -10,20 +10,17 @@ no ``nn.SyncBatchNorm``, which `torch.nn.parallel.DistributedDataParallel` refus
 
 from __future__ import annotations
 
-import copy
 import functools
 import warnings
 from typing import Any, TypeVar
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules import batchnorm, instancenorm
-from torch.nn.modules.lazy import LazyModuleMixin
-from torch.nn.utils import parametrize
 
 from . import functional as F
 from .distributed import sync_batch_norm
+from .reparam import fold_batch_norm
 
 __all__ = [
     "BatchNorm1d",
@@ -222,58 +219,3 @@ def _strangers(model: nn.Module, kinds: type | tuple[type, ...]) -> str:
     ]
     why = ": a subclass may do more than normalize, and a lazy layer has to see a batch first"
     return ", ".join(found) + why if found else ""
-
-
-@torch.no_grad()
-def fold_batch_norm(conv: nn.Module, bn: nn.Module) -> nn.Module:
-    r"""One convolution that does what ``bn(conv(x))`` does in eval mode.
-
-    >>> conv, bn = nn.Conv2d(3, 8, 3), BatchNorm2d(8).eval()
-    >>> x = torch.rand(1, 3, 5, 5)
-    >>> bool(torch.allclose(fold_batch_norm(conv, bn)(x), bn(conv(x)), atol=1e-6))
-    True
-
-    .. math:: W' = \frac{\gamma}{\sigma} W, \qquad b' = \frac{\gamma}{\sigma} (b - \mu) + \beta
-
-    Args:
-        conv: a ``Linear``, or a ``Conv1d/2d/3d`` (not transposed); parametrizations become plain weights.
-        bn: the `BatchNorm` after it, ours or torch's, in eval mode and with running statistics.
-
-    Raises:
-        TypeError: if ``conv`` is neither, or ``bn`` no batch norm, or one of them is of a subclass with a
-            ``forward`` of its own: who knows what it does with its weight.
-        ValueError: if ``bn`` is training or keeps no running statistics, the channels differ, one of them is
-            lazy and has not seen a batch, or a hook computes the weight of ``conv``.
-    """
-    _check_kind("conv", conv, "a Linear or Conv1d/2d/3d", nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    _check_kind("bn", bn, "a batch norm", batchnorm._BatchNorm, nn.SyncBatchNorm, _BatchNorm)
-    if not parametrize.is_parametrized(conv) and not isinstance(conv.weight, nn.Parameter):
-        raise ValueError("the weight of conv is not a parameter: remove the hook that computes it first")
-    weight: Any = conv.weight
-    b: Any = bn
-    if b.training or b.running_mean is None:
-        raise ValueError("only a batch norm in eval mode and with running statistics can be folded")
-    if len(weight) != b.num_features:
-        raise ValueError(f"conv has {len(weight)} output channels, but bn has {b.num_features} features")
-    folded: Any = copy.deepcopy(conv)
-    if parametrize.is_parametrized(conv):  # `remove_parametrizations` changes the class, which copies share
-        folded.__class__ = parametrize.type_before_parametrizations(conv)
-        del folded.parametrizations
-    scale = (1.0 if b.weight is None else b.weight) / (b.running_var + b.eps).sqrt()
-    offset = (0.0 if conv.bias is None else conv.bias) - b.running_mean
-    bias = offset * scale + (0.0 if b.bias is None else b.bias)
-    folded.weight = nn.Parameter((weight * scale.view(-1, *[1] * (weight.ndim - 1))).to(weight.dtype))
-    folded.bias = nn.Parameter(bias.to(weight.dtype))
-    return folded  # type: ignore[no-any-return]
-
-
-def _check_kind(name: str, module: nn.Module, wanted: str, *kinds: type[nn.Module]) -> None:
-    """Refuse modules that are none of these kinds, or may do something else with their weight."""
-    cls = parametrize.type_before_parametrizations(module)
-    if not issubclass(cls, kinds):
-        raise TypeError(f"{name} must be {wanted}, got {cls.__name__}")
-    methods = [(c.forward, getattr(c, "_conv_forward", None)) for c in (cls, *kinds)]
-    if methods[0] not in methods[1:]:
-        raise TypeError(f"{name} must be {wanted}, got {cls.__name__}, which has a forward of its own")
-    if isinstance(module, LazyModuleMixin):
-        raise ValueError(f"{name} is a {cls.__name__} that has not seen a batch: run one through it first")

@@ -3,23 +3,30 @@
 Each wraps a parameter of a module, and the module goes on as before: whoever reads ``module.weight`` gets the
 normalized one, computed from the parameter that the optimizer sees. `torch.nn.utils.parametrize` does the
 bookkeeping; ``parametrize.remove_parametrizations(module, "weight")`` makes the present weight permanent.
+
+`fold_batch_norm` goes the other way: a normalization of activations, once its statistics no longer change, is
+a scale of the weights before it.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize as unit
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
 from .core import moments, normalize
 
 __all__ = [
     "conv_singular_values",
+    "fold_batch_norm",
     "power_iteration",
     "spectral_norm",
     "standardize",
@@ -304,6 +311,61 @@ class _WeightStandardization(nn.Module):
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, eps={self.eps}"
+
+
+@torch.no_grad()
+def fold_batch_norm(conv: nn.Module, bn: nn.Module) -> nn.Module:
+    r"""One convolution that does what ``bn(conv(x))`` does in eval mode.
+
+    >>> conv, bn = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8).eval()
+    >>> x = torch.rand(1, 3, 5, 5)
+    >>> bool(torch.allclose(fold_batch_norm(conv, bn)(x), bn(conv(x)), atol=1e-6))
+    True
+
+    .. math:: W' = \frac{\gamma}{\sigma} W, \qquad b' = \frac{\gamma}{\sigma} (b - \mu) + \beta
+
+    Args:
+        conv: a ``Linear``, or a ``Conv1d/2d/3d`` (not transposed); parametrizations become plain weights.
+        bn: the batch norm after it, ours or torch's, in eval mode and with running statistics.
+
+    Raises:
+        TypeError: if ``conv`` is neither, or ``bn`` no batch norm, or one of them is of a subclass with a
+            ``forward`` of its own: who knows what it does with its weight.
+        ValueError: if ``bn`` is training or keeps no running statistics, the channels differ, one of them is
+            lazy and has not seen a batch, or a hook computes the weight of ``conv``.
+    """
+    _check_kind("conv", conv, "a Linear or Conv1d/2d/3d", nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    _check_kind("bn", bn, "a batch norm", _BatchNorm)
+    if not parametrize.is_parametrized(conv) and not isinstance(conv.weight, nn.Parameter):
+        raise ValueError("the weight of conv is not a parameter: remove the hook that computes it first")
+    weight: Any = conv.weight
+    b: Any = bn
+    if b.training or b.running_mean is None:
+        raise ValueError("only a batch norm in eval mode and with running statistics can be folded")
+    if len(weight) != b.num_features:
+        raise ValueError(f"conv has {len(weight)} output channels, but bn has {b.num_features} features")
+    folded: Any = copy.deepcopy(conv)
+    if parametrize.is_parametrized(conv):  # `remove_parametrizations` changes the class, which copies share
+        folded.__class__ = parametrize.type_before_parametrizations(conv)
+        del folded.parametrizations
+    scale = (1.0 if b.weight is None else b.weight) / (b.running_var + b.eps).sqrt()
+    offset = (0.0 if conv.bias is None else conv.bias) - b.running_mean
+    bias = offset * scale + (0.0 if b.bias is None else b.bias)
+    folded.weight = nn.Parameter((weight * scale.view(-1, *[1] * (weight.ndim - 1))).to(weight.dtype))
+    folded.bias = nn.Parameter(bias.to(weight.dtype))
+    return folded  # type: ignore[no-any-return]
+
+
+def _check_kind(name: str, module: nn.Module, wanted: str, *kinds: type[nn.Module]) -> None:
+    """Refuse modules of other kinds, and those that may do something else with their weight."""
+    cls = parametrize.type_before_parametrizations(module)
+    if not issubclass(cls, kinds):
+        raise TypeError(f"{name} must be {wanted}, got {cls.__name__}")
+    methods = [cls.forward, getattr(cls, "_conv_forward", cls.forward)]
+    if any(method.__module__.partition(".")[0] not in ("torch", "normtut") for method in methods):
+        raise TypeError(f"{name} must be {wanted}, got {cls.__name__}, which has a forward of its own")
+    if isinstance(module, LazyModuleMixin):
+        raise ValueError(f"{name} is a {cls.__name__} that has not seen a batch: run one through it first")
 
 
 def conv_singular_values(weight: Tensor, size: tuple[int, int]) -> Tensor:
