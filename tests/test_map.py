@@ -126,6 +126,16 @@ def test_imports_are_read_as_python_reads_them():
     assert "normtut.data.drawings" in imported("normtut.data.photos")  # from .drawings
 
 
+def test_the_heart_can_be_read_in_one_sitting():
+    """As the landing page says, which names the files and the number of lines."""
+    words = " ".join((ROOT / "index.md").read_text().split())
+    sentence = re.search(r"read in one sitting: (.*?), four files with at most ([\d,]+) lines", words)
+    files = re.findall(r"`(\w+)`", sentence[1])
+    assert files == ["core", "functional", "layers", "images"]
+    lines = sum(len((PACKAGE / f"{file}.py").read_text().splitlines()) for file in files)
+    assert lines <= int(sentence[2].replace(",", "")) <= 1100
+
+
 # --- the five trips ---------------------------------------------------------------------------------------
 
 
