@@ -14,8 +14,10 @@ NAMES = (
     "running_stats",
     "fold_batch_norm",
     "layer_norm",
+    "layer_norm_2d",
     "rms_norm",
     "instance_norm",
+    "correction_of",
     "group_norm",
     "adain",
     "merge",
@@ -64,8 +66,13 @@ SOLUTIONS = {
         (b - m) / (v + eps) ** 0.5 * g + beta,
     ),
     "layer_norm": lambda x, w, b, eps: torch.nn.functional.layer_norm(x, w.shape, w, b, eps),
+    "layer_norm_2d": lambda x, w, b, eps: torch.nn.functional.layer_norm(
+        x.permute(0, 2, 3, 1), w.shape, w, b, eps
+    ).permute(0, 3, 1, 2),
     "rms_norm": lambda x, w, eps: w * x * ((x * x).mean(-1, keepdim=True) + eps) ** -0.5,
     "instance_norm": lambda x, eps: core.normalize(x, *core.moments(x, (2, 3), eps=eps)),
+    # Its squares sum to m if the biased variance was used, to m − 1 if not, but for eps.
+    "correction_of": lambda z: round(z[0, 0].numel() - z.square().sum((2, 3)).mean().item()),
     "group_norm": lambda x, g, eps: torch.cat(
         [core.normalize(c, *core.moments(c, (1, 2, 3), eps=eps)) for c in x.chunk(g, 1)], 1
     ),

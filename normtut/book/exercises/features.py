@@ -87,6 +87,32 @@ def _token_cases(*, bias: bool) -> Callable[[torch.Generator], Iterator[Args]]:
     return cases
 
 
+def _normalized_cases(g: torch.Generator) -> Iterator[Args]:
+    """Outputs of instance norms, of either variance, from maps of several sizes."""
+    for (n, c, h, w), eps, correction in (
+        ((2, 3, 5, 5), 1e-5, 0),
+        ((2, 3, 5, 5), 1e-5, 1),
+        ((4, 2, 2, 3), 1e-5, 1),
+        ((3, 4, 16, 12), 1e-6, 0),
+        ((3, 4, 16, 12), 1e-6, 1),
+    ):
+        x = 3 * torch.randn(n, c, h, w, generator=g, dtype=torch.float64) + 7
+        yield (standard(x, (2, 3), eps, correction=correction),)
+
+
+def _correction_of(z: Tensor, correction: int = 0) -> int:
+    """0 if the variance of ``z``, with this correction, is nearer to 1 than to (m − 1)/m; else 1."""
+    m, var = z[0, 0].numel(), z.var((2, 3), correction=correction).mean().item()
+    return 0 if abs(var - 1) < abs(var - (m - 1) / m) else 1
+
+
+def _image_cases(g: torch.Generator) -> Iterator[Args]:
+    # As many columns as channels: the wrong axis would not raise.
+    for shape, dtype, eps in (((2, 6, 4, 6), torch.float32, 0.5), ((3, 4, 4, 4), torch.float64, 1e-5)):
+        x = 1 + 2 * torch.rand(shape, generator=g, dtype=dtype)
+        yield x, *(torch.rand(2, shape[1], generator=g, dtype=dtype) + 0.5), eps
+
+
 def _group_cases(g: torch.Generator) -> Iterator[Args]:
     # 9, 12 and 6 channels: neither the number of groups nor their size stays the same.
     for (x, eps), groups in zip(feature_cases(params=False)(g), (3, 6, 2), strict=True):
@@ -277,6 +303,32 @@ EXERCISES = {
             "left out γ and β": lambda x, w, b, eps: standard(x, (-1,), eps),
         },
     ),
+    "layer_norm_2d": Exercise(
+        title="Layer norm for images",
+        signature="layer_norm_2d(x, weight, bias, eps)",
+        task="normalizes the channels of each position of images (N, C, H, W), then restores with γ and β, "
+        "the weight and bias of shape (C,)",
+        reference=lambda x, w, b, eps: functional.layer_norm(x.movedim(1, -1), w.shape, w, b, eps).movedim(
+            -1, 1
+        ),
+        cases=_image_cases,
+        mistakes={
+            **wrong_stds(lambda norm, x, w, b, eps: by_channel(norm(x, (1,), eps), w, b)),
+            "averaged over the whole image; here each position has its own statistics": (
+                lambda x, w, b, eps: by_channel(standard(x, (1, 2, 3), eps), w, b)
+            ),
+            "normalized each channel by itself; that is instance norm": (
+                lambda x, w, b, eps: by_channel(standard(x, (2, 3), eps), w, b)
+            ),
+            "averaged along the last axis, the width": (
+                lambda x, w, b, eps: by_channel(standard(x, (3,), eps), w, b)
+            ),
+            "multiplied the columns by γ; it belongs to the channels, axis 1": (
+                lambda x, w, b, eps: standard(x, (1,), eps) * w + b
+            ),
+            "left out γ and β": lambda x, w, b, eps: standard(x, (1,), eps),
+        },
+    ),
     "rms_norm": Exercise(
         title="RMS norm",
         signature="rms_norm(x, weight, eps)",
@@ -318,6 +370,23 @@ EXERCISES = {
                 lambda x, eps: standard(x, (1, 2, 3), eps)
             ),
             "averaged over one spatial axis only": lambda x, eps: standard(x, (3,), eps),
+        },
+    ),
+    "correction_of": Exercise(
+        title="Which variance did they use?",
+        signature="correction_of(z)",
+        task="tells from the output z (N, C, H, W) of an instance norm alone which variance it divided by: 0 "
+        "for the biased one, 1 for the unbiased one",
+        reference=_correction_of,
+        cases=_normalized_cases,
+        mistakes={
+            # First, since it errs only where 1 is right; one case cannot tell the two mistakes apart.
+            "measured z with the unbiased variance, which divides by m − 1 (torch.var does unless told)": (
+                lambda z: _correction_of(z, correction=1)
+            ),
+            "turned the two round; 0 is the biased variance, which divides by m": (
+                lambda z: 1 - _correction_of(z)
+            ),
         },
     ),
     "group_norm": Exercise(
