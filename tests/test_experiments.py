@@ -36,7 +36,7 @@ def incomplete(runs):
 
 @pytest.mark.parametrize("data", ["patches", "photo"])
 def test_the_stored_runs_are_complete(data):
-    runs = [r for r in experiments.results() if r.data == data]
+    runs = [r for r in experiments.results() if r.data == data and r.norm in NORMS]
     assert not incomplete(runs)
     assert len({r.key for r in runs}) == len(runs) == 3 * (6 * 5 + 5)
     assert {r.epochs for r in runs} == {10}
@@ -72,6 +72,36 @@ def test_what_chapter_13_says_about_them():
     assert abs(error("photo", "batch", 2) - error("photo", "group", 2)) < 0.05
     rise = {data: error(data, "batch", 2) - error(data, "batch", 16) for data in ("patches", "photo")}
     assert rise["patches"] > 2 * rise["photo"]
+
+
+def test_what_chapter_8_says_about_standardized_weights():
+    runs = [r for r in experiments.results() if r.data == "patches" and r.groups in (0, 8) and r.epochs == 10]
+
+    def errors(norm, size):
+        found = {r.seed: r.error for r in runs if (r.norm, r.batch_size) == (norm, size)}
+        assert sorted(found) == [0, 1, 2]
+        return [found[seed] for seed in range(3)]
+
+    plain, standardized = errors("group", 2), errors("group+ws", 2)
+    assert statistics.mean(standardized) < statistics.mean(plain) - 0.03
+    assert sum(s < p - 0.03 for s, p in zip(standardized, plain, strict=True)) == 2
+    assert max(standardized) < min(errors("batch", 2)) - 0.1
+    assert max(errors("batch", 32)) < min(standardized) - 0.02
+
+
+def test_standardized_weights_are_standardized_and_nothing_else_differs():
+    torch.manual_seed(0)
+    plain = experiments.network("group", 11)
+    torch.manual_seed(0)
+    network = experiments.network("group+ws", 11)
+    assert [type(m).__name__.removeprefix("Parametrized") for m in network] == [
+        type(m).__name__ for m in plain
+    ]
+    for conv in (m for m in network if isinstance(m, nn.Conv2d)):
+        torch.testing.assert_close(conv.weight.mean((1, 2, 3)), torch.zeros(32), atol=1e-5, rtol=0)
+        assert conv.weight.std((1, 2, 3), correction=0).min() > 0.99
+        assert conv.bias is None
+    torch.testing.assert_close(network[0].parametrizations.weight.original, plain[0].weight)
 
 
 def test_networks_differ_in_their_norm_alone():

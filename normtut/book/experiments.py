@@ -1,10 +1,10 @@
-"""What chapter 14 draws: one small network, trained with one norm or another, on two sets of photographs.
+"""What chapters 8 and 14 draw: one small network, trained with one norm or another, on two photo sets.
 
 The results are in ``experiments.csv`` beside this file: one line for each run. They come from two commands,
 with three seeds and ten epochs each::
 
-    python -m normtut.experiments                              # data "patches": some 220,000 steps
-    python -m normtut.experiments --images PACS/photo          # data "photo":   some 260,000 steps
+    python -m normtut.experiments                              # data "patches": some 240,000 steps
+    python -m normtut.experiments --images PACS/photo          # data "photo":   some 280,000 steps
 
 Either takes half an hour of one core. The first needs nothing else: it trains on `normtut.data.PhotoPatches`.
 The second trains on the 1,670 photographs of PACS (Li et al. 2017, for research; seven classes; not part of
@@ -15,7 +15,7 @@ A line is written as soon as its run ends, and runs that have a line are not rep
 command continues where it was interrupted. To repeat runs, delete their lines. `make experiments` is the
 first command, ``make experiments ARGS="--images DIR"`` the second.
 
-The network uses torch's fused layers, since there are some 480,000 steps to take. `normtut.layers` computes
+The network uses torch's fused layers, since there are some 520,000 steps to take. `normtut.layers` computes
 the same function, as ``tests/test_layers.py`` shows.
 """
 
@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from normtut.core import moments, normalize
 from normtut.data import PhotoPatches, cifar10
+from normtut.reparam import weight_standardization
 
 __all__ = ["LAYERS", "DynamicTanh", "ImageSet", "Run", "images", "network", "recalibrate", "results", "train"]
 
@@ -71,6 +72,7 @@ LAYERS: dict[str, Callable[[int, int], nn.Module]] = {
     "instance": lambda channels, groups: nn.InstanceNorm2d(channels, affine=True),
     "none": lambda channels, groups: nn.Identity(),
     "tanh": lambda channels, groups: DynamicTanh(channels),
+    "group+ws": lambda channels, groups: nn.GroupNorm(groups, channels),  # and the weights are standardized
 }
 
 
@@ -162,6 +164,8 @@ def network(norm: str, classes: int, *, groups: int = 8, channels: int = 32) -> 
     for i, stride in enumerate((2, 2, 1, 2, 1)):  # 32 → 16 → 8 → 8 → 4 → 4 pixels
         conv = nn.Conv2d(channels if i else 3, channels, 3, stride, padding=1, bias=norm in ("none", "tanh"))
         nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        if norm == "group+ws":
+            weight_standardization(conv)
         layers += [conv, LAYERS[norm](channels, groups), nn.ReLU()]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
 
@@ -201,7 +205,7 @@ def train(
     if norm == "batch":
         recalibrate(model, data.x)
         recalibrated = _error(model, data.test_x, data.test_y)
-    used = groups if norm == "group" else 0
+    used = groups if norm.startswith("group") else 0
     version = torch.__version__.split("+")[0]
     error, train_error, recalibrated = (round(e, 4) for e in (error, train_error, recalibrated))
     return Run(data.name, norm, used, batch_size, seed, epochs, error, train_error, recalibrated, version)
@@ -265,11 +269,15 @@ def _append(run: Run, path: Path) -> None:
 
 
 def plan(seeds: Sequence[int], norms: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The arguments of every run: for each seed, norms × batch sizes, then numbers of groups."""
+    """The arguments of every run: for each seed, norms × batch sizes, then numbers of groups.
+
+    Standardized weights are for the smallest batches: chapter 8 tries them with two images.
+    """
     for seed in seeds:
         for batch_size in (32, 16, 8, 4, 2):
             for norm in norms:
-                yield {"norm": norm, "batch_size": batch_size, "seed": seed}
+                if norm != "group+ws" or batch_size == 2:
+                    yield {"norm": norm, "batch_size": batch_size, "seed": seed}
         for groups in (1, 2, 4, 16, 32) if "group" in norms else ():
             yield {"norm": "group", "batch_size": 8, "seed": seed, "groups": groups}
 
@@ -288,7 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)  # such small networks gain nothing from more
     data = images(options.images)
     for job in plan(range(options.seeds), options.norms):
-        groups = job.get("groups", 8) if job["norm"] == "group" else 0
+        groups = job.get("groups", 8) if job["norm"].startswith("group") else 0
         key = (data.name, job["norm"], groups, job["batch_size"], job["seed"], options.epochs)
         if key not in {run.key for run in results(options.out)}:
             run = train(data, **job, epochs=options.epochs)

@@ -128,6 +128,21 @@ def _interleaved(x: Tensor, groups: int, eps: float) -> Tensor:
     return standard(x.view(n, c // groups, groups, h, w), (1, 3, 4), eps).view(x.shape)
 
 
+def _scale_shift_cases(g: torch.Generator) -> Iterator[Args]:
+    x = 1 + torch.rand(3, 4, 3, 4, generator=g)  # N = H and C = W: (N, C) fits rows and columns unnoticed
+    yield x, *torch.randn(2, 3, 4, generator=g), 2, 0.1
+    for x, groups, eps in _group_cases(g):
+        yield x, *torch.randn(2, *x.shape[:2], generator=g, dtype=x.dtype), groups, eps
+
+
+def _scaled(h: Tensor, scale: Tensor, shift: Tensor, groups: int, eps: float) -> Tensor:
+    return functional.group_norm(h, groups, eps=eps) * (1 + _wide(scale)) + _wide(shift)
+
+
+def _wide(p: Tensor) -> Tensor:
+    return p[..., None, None]
+
+
 def _part_cases(g: torch.Generator) -> Iterator[Args]:
     """Parts of uneven size, one of them empty, with means far from 0 and, at last, very far."""
     for counts, offset in (([3, 5], 0.0), ([1, 1, 8], 100.0), ([0, 4, 2], 5.0), ([3, 5], 1e6)):
@@ -408,6 +423,48 @@ EXERCISES = {
                 lambda x, groups, eps: standard(x, (2, 3), eps)
             ),
             "put all channels into one group": lambda x, groups, eps: standard(x, (1, 2, 3), eps),
+        },
+    ),
+    "scale_shift_norm": Exercise(
+        title="Scale and shift from a time step",
+        signature="scale_shift_norm(h, scale, shift, num_groups, eps)",
+        task="normalizes features h (N, C, H, W) in num_groups groups, multiplies them by 1 + scale and adds "
+        "shift; scale and shift have shape (N, C)",
+        reference=_scaled,
+        cases=_scale_shift_cases,
+        mistakes={
+            "multiplied by scale instead of 1 + scale": lambda h, scale, shift, groups, eps: _scaled(
+                h, scale - 1, shift, groups, eps
+            ),
+            "took scale for shift and shift for scale": lambda h, scale, shift, groups, eps: _scaled(
+                h, shift, scale, groups, eps
+            ),
+            "left out the shift": lambda h, scale, shift, groups, eps: _scaled(
+                h, scale, 0 * shift, groups, eps
+            ),
+            "left out the scale": lambda h, scale, shift, groups, eps: _scaled(
+                h, 0 * scale, shift, groups, eps
+            ),
+            "multiplied the shift by 1 + scale as well; it is added last": (
+                lambda h, scale, shift, groups, eps: _scaled(h, scale, shift * (1 + scale), groups, eps)
+            ),
+            "scaled and shifted before the norm, which removes most of it": (
+                lambda h, scale, shift, groups, eps: functional.group_norm(
+                    h * (1 + _wide(scale)) + _wide(shift), groups, eps=eps
+                )
+            ),
+            "used scale and shift of shape (N, C) as they are, along H and W; they belong to N and C": (
+                lambda h, scale, shift, groups, eps: (
+                    functional.group_norm(h, groups, eps=eps) * (1 + scale) + shift
+                )
+            ),
+            EPS_FORGOTTEN: lambda h, scale, shift, groups, eps: _scaled(h, scale, shift, groups, 0),
+            "normalized each channel by itself; that is instance norm": (
+                lambda h, scale, shift, groups, eps: _scaled(h, scale, shift, h.shape[1], eps)
+            ),
+            "put all channels into one group": (
+                lambda h, scale, shift, groups, eps: _scaled(h, scale, shift, 1, eps)
+            ),
         },
     ),
     "merge": Exercise(
