@@ -11,6 +11,7 @@ NAMES = (
     "normalize_over",
     "ghost_batch_norm",
     "batch_norm",
+    "batch_norm_backward",
     "running_stats",
     "fold_batch_norm",
     "layer_norm",
@@ -43,6 +44,16 @@ def _spectral_grad(w, g, u, s, vt):
     return (g - (g * w / s[0]).sum() * torch.outer(u[:, 0], vt[0])) / s[0]
 
 
+def _batch_norm_backward(grad, x, eps):
+    """Ioffe & Szegedy 2015, the derivatives after algorithm 1, with γ = 1."""
+    dim, m = (0, 2, 3), x[:, 0].numel()
+    centred = x - x.mean(dim, keepdim=True)
+    var = x.var(dim, correction=0, keepdim=True) + eps
+    of_var = (grad * centred).sum(dim, keepdim=True) * -0.5 * var**-1.5
+    of_mean = -grad.sum(dim, keepdim=True) * var**-0.5 - of_var * 2 * centred.mean(dim, keepdim=True)
+    return grad * var**-0.5 + of_var * 2 * centred / m + of_mean / m
+
+
 # Written here once more, from the papers: the references must not be the only ones of their opinion.
 SOLUTIONS = {
     "normalize_over": lambda x, dim, eps: (
@@ -57,6 +68,7 @@ SOLUTIONS = {
         * _channels(w)
         + _channels(b)
     ),
+    "batch_norm_backward": _batch_norm_backward,
     "running_stats": lambda m, v, x, a: (
         m + a * (x.mean((0, 2, 3)) - m),
         v + a * (x.transpose(0, 1).flatten(1).var(1) - v),

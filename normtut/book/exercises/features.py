@@ -49,6 +49,30 @@ def _interleaved_ghosts(x: Tensor, size: int, eps: float) -> Tensor:
     return standard(ghosts, (0, 3, 4), eps).view(x.shape)
 
 
+def _backward_cases(g: torch.Generator) -> Iterator[Args]:
+    for x, eps in feature_cases(params=False)(g):
+        yield torch.randn(x.shape, generator=g, dtype=x.dtype) + 0.5, x, eps  # far from a mean of 0
+
+
+def _backward(grad: Tensor, x: Tensor, eps: float) -> Tensor:
+    x = x.clone().requires_grad_()
+    z = functional.batch_norm(x, None, None, training=True, eps=eps)
+    return torch.autograd.grad(z, x, grad)[0]
+
+
+def _parts_of_backward(
+    grad: Tensor, x: Tensor, eps: float, dim: tuple[int, ...] = (0, 2, 3)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What remains of the gradient, and what the mean and the std take from it, before the division by σ."""
+    z, std = standard(x, (0, 2, 3), eps), core.moments(x, (0, 2, 3), eps=eps)[1]
+    of_mean = grad.mean(dim, keepdim=True).expand_as(grad)
+    return grad / std, of_mean / std, z * (grad * z).mean(dim, keepdim=True) / std
+
+
+def _minus(whole: Tensor, *parts: Tensor) -> Tensor:
+    return whole - sum(parts)
+
+
 def _running_cases(g: torch.Generator) -> Iterator[Args]:
     for (x, _), momentum in zip(feature_cases(params=False)(g), (0.1, 0.3, 0.05), strict=True):
         mean, var = torch.rand(2, x.shape[1], generator=g, dtype=x.dtype)
@@ -241,6 +265,35 @@ EXERCISES = {
                 lambda x, w, b, eps: (standard(x, (0, 2, 3), eps) + per_channel(b)) * per_channel(w)
             ),
             "left out γ and β": lambda x, w, b, eps: standard(x, (0, 2, 3), eps),
+        },
+    ),
+    "batch_norm_backward": Exercise(
+        title="The gradient of batch norm",
+        signature="backward(grad, x, eps)",
+        task="turns grad, the gradient for the features x (N, C, H, W) after batch norm in training (without "
+        "γ and β), into the gradient for x",
+        reference=_backward,
+        cases=_backward_cases,
+        mistakes={
+            "took the mean and the std for constants; they depend on x": (
+                lambda grad, x, eps: _parts_of_backward(grad, x, eps)[0]
+            ),
+            "left out that the std depends on x": lambda grad, x, eps: (
+                _parts_of_backward(grad, x, eps)[0] - _parts_of_backward(grad, x, eps)[1]
+            ),
+            "left out that the mean depends on x": lambda grad, x, eps: (
+                _parts_of_backward(grad, x, eps)[0] - _parts_of_backward(grad, x, eps)[2]
+            ),
+            "averaged over the batch alone; height and width share the statistics too": lambda grad, x, eps: (
+                _minus(*_parts_of_backward(grad, x, eps, (0,)))
+            ),
+            "forgot to divide by the std": lambda grad, x, eps: (
+                _backward(grad, x, eps) * core.moments(x, (0, 2, 3), eps=eps)[1]
+            ),
+            "multiplied by the std instead of dividing": lambda grad, x, eps: (
+                _backward(grad, x, eps) * core.moments(x, (0, 2, 3), eps=eps)[1].square()
+            ),
+            EPS_FORGOTTEN: lambda grad, x, eps: _minus(*_parts_of_backward(grad, x, 0.0)),
         },
     ),
     "running_stats": Exercise(
