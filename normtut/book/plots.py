@@ -457,8 +457,8 @@ def by_rank(panels: Mapping[str, Sequence[Tensor]], *, ylabel: str = "running va
     """
     import matplotlib.pyplot as plt
 
-    size = (4.8, 0.5 + 2.1 * len(panels))
-    fig, axes = plt.subplots(len(panels), 1, squeeze=False, sharex=True, sharey=True, figsize=size)
+    figsize = (4.8, 0.5 + 2.1 * len(panels))
+    fig, axes = plt.subplots(len(panels), 1, squeeze=False, sharex=True, sharey=True, figsize=figsize)
     for ax, (title, vectors) in zip(axes.flat, panels.items(), strict=True):
         for rank, (v, marker, size) in enumerate(zip(vectors, "os^D", (90, 30, 30, 30), strict=False)):
             look = {"s": size, "c": COLORS[rank], "marker": marker, "zorder": 3}
@@ -492,7 +492,12 @@ def messages(panels: Mapping[str, Sequence[tuple[str, str]]], *, ranks: int = 2)
         for i, (work, message) in enumerate(steps):
             left = i * (width + gap)
             for rank in range(ranks):
-                box = {"facecolor": COLORS[rank], "alpha": 0.2, "edgecolor": COLORS[rank], "linewidth": 1.5}
+                box: dict[str, Any] = {
+                    "facecolor": COLORS[rank],
+                    "alpha": 0.2,
+                    "edgecolor": COLORS[rank],
+                    "linewidth": 1.5,
+                }
                 ax.add_patch(Rectangle((left, -rank - 0.27), width, 0.54, **box))
                 ax.text(left + width / 2, -rank, work, ha="center", va="center", fontsize=9)
             if message:
