@@ -37,6 +37,27 @@ def test_a_stroke_lies_along_the_edge_and_at_its_cell():
     assert len(fig.axes[0].images) == 1
 
 
+def test_every_message_is_an_arrow_over_all_lanes_after_its_work():
+    fig = plots.messages({"a": [("x", ""), ("y", "m")], "b": [("z", "n")]}, ranks=3)
+    first, second = fig.axes
+    assert [t.get_text() for t in first.texts if t.get_text()] == ["x"] * 3 + ["y"] * 3 + ["m"]
+    boxes = [p for p in first.patches if p.get_height() > 0.5]
+    assert len(boxes) == 6
+    arrows = [t for t in first.texts if getattr(t, "arrow_patch", None)]
+    (arrow,) = arrows
+    assert arrow.xy[0] == arrow.xyann[0] > max(b.get_x() + b.get_width() for b in boxes)
+    assert arrow.xy[1] > 0
+    assert arrow.xyann[1] < -2
+    assert [t.get_text() for t in second.get_yticklabels()] == ["rank 0", "rank 1", "rank 2"]
+
+
+def test_ranks_are_drawn_in_one_panel_each_way():
+    vectors = [torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])]
+    fig = plots.by_rank({"without": vectors, "with": vectors[:1]})
+    drawn = [[c.get_offsets().tolist() for c in ax.collections] for ax in fig.axes]
+    assert drawn == [[[[0, 1], [1, 2]], [[0, 3], [1, 4]]], [[[0, 1], [1, 2]]]]
+
+
 def test_error_bars_reach_from_the_lowest_run_to_the_highest():
     runs = {2: [0.5, 0.2, 0.2], 4: [0.1, 0.1, 0.1]}
     fig = plots.error_bars({"one": {"a": runs, "b": runs}, "two": {"a": runs, "b": runs}}, xlabel="x")

@@ -37,6 +37,7 @@ __all__ = [
     "error_bars",
     "histograms",
     "index_sets",
+    "messages",
     "orientations",
     "painted",
     "roundtrip_errors",
@@ -456,13 +457,61 @@ def by_rank(panels: Mapping[str, Sequence[Tensor]], *, ylabel: str = "running va
     """
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(1, len(panels), squeeze=False, sharey=True, figsize=(3.4 * len(panels), 2.8))
+    figsize = (4.8, 0.5 + 2.1 * len(panels))
+    fig, axes = plt.subplots(len(panels), 1, squeeze=False, sharex=True, sharey=True, figsize=figsize)
     for ax, (title, vectors) in zip(axes.flat, panels.items(), strict=True):
         for rank, (v, marker, size) in enumerate(zip(vectors, "os^D", (90, 30, 30, 30), strict=False)):
-            ax.scatter(range(len(v)), v.tolist(), size, COLORS[rank], marker, label=f"rank {rank}", zorder=3)
-        ax.set(title=title, xlabel="channel", xticks=range(len(v)))
-    axes[0, 0].set_ylabel(ylabel)
+            look = {"s": size, "c": COLORS[rank], "marker": marker, "zorder": 3}
+            ax.scatter(range(len(v)), v.tolist(), label=f"rank {rank}", **look)
+        ax.set(title=title, ylabel=ylabel, xticks=range(len(v)))
+    axes[-1, 0].set_xlabel("channel")
     axes[0, 0].legend()
+    return fig
+
+
+def messages(panels: Mapping[str, Sequence[tuple[str, str]]], *, ranks: int = 2) -> Figure:
+    """Draw who sends what when: a lane of work for each process, and an arrow where they exchange a message.
+
+    >>> figure = messages({"one sum": [("count", "n"), ("go on", "")]})
+    >>> [text.get_text() for text in figure.axes[0].texts]
+    ['count', 'count', 'n', 'go on', 'go on']
+
+    Time goes to the right, and every panel is as wide as the others, whatever it takes.
+
+    Args:
+        panels: ``{title: [(work, message after it), …]}``; where the message is empty, none is sent.
+        ranks: number of lanes; all of them do the same work.
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.patches import Rectangle
+
+    fig, axes = plt.subplots(len(panels), 1, squeeze=False, figsize=(5.0, 1.75 * len(panels)))
+    for ax, (title, steps) in zip(axes.flat, panels.items(), strict=True):
+        gap = min(0.33 / len(steps), 0.18)  # for the arrows
+        width = 1 / len(steps) - gap
+        for i, (work, message) in enumerate(steps):
+            left = i * (width + gap)
+            for rank in range(ranks):
+                box: dict[str, Any] = {
+                    "facecolor": COLORS[rank],
+                    "alpha": 0.2,
+                    "edgecolor": COLORS[rank],
+                    "linewidth": 1.5,
+                }
+                ax.add_patch(Rectangle((left, -rank - 0.27), width, 0.54, **box))
+                ax.text(left + width / 2, -rank, work, ha="center", va="center", fontsize=9)
+            if message:
+                middle = left + width + gap / 2
+                ends = {"arrowstyle": "<->", "color": COLORS[5], "lw": 1.8, "shrinkA": 0, "shrinkB": 0}
+                ax.annotate("", (middle, 0.2), (middle, 0.8 - ranks), arrowprops=ends)
+                ax.text(middle, 0.3, message, ha="center", va="bottom", fontsize=9, color=COLORS[5])
+        ax.set(xlim=(-0.01, 1.0), ylim=(0.55 - ranks, 0.65), xticks=[])
+        ax.set_yticks([-rank for rank in range(ranks)], [f"rank {rank}" for rank in range(ranks)])
+        ax.tick_params(left=False)
+        for spine in ax.spines.values():
+            spine.set_visible(False)
+        ax.grid(visible=False)
+        ax.set_title(title, fontsize=11, loc="left")
     return fig
 
 

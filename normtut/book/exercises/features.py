@@ -178,6 +178,19 @@ def _part_cases(g: torch.Generator) -> Iterator[Args]:
         yield torch.tensor(counts), means, m2s
 
 
+def _grad_cases(g: torch.Generator) -> Iterator[Args]:
+    for n, std in ((6, 0.5), (50, 3.0), (2, 1.0)):
+        z = standard(torch.randn(n, generator=g, dtype=torch.float64), (0,), 0)
+        yield z, 1 + torch.randn(n, generator=g, dtype=torch.float64), std
+
+
+def _through_norm(z: Tensor, g: Tensor, std: float) -> Tensor:
+    """By autograd: z · std is an x with mean 0 and this std, and z what becomes of it."""
+    x = (z * std).requires_grad_()
+    var, mean = torch.var_mean(x, 0, correction=0)
+    return torch.autograd.grad((x - mean) / var.sqrt(), x, g)[0]
+
+
 def _common_mean(counts: Tensor, means: Tensor) -> Tensor:
     return (counts[:, None] * means).sum(0) / counts.sum()
 
@@ -556,6 +569,29 @@ EXERCISES = {
                 n.sum(),
                 _common_mean(n, m),
                 (m2 + n[:, None] * m**2).sum(0) - n.sum() * _common_mean(n, m) ** 2,
+            ),
+        },
+    ),
+    "input_grad": Exercise(
+        title="The gradient through a batch norm",
+        signature="input_grad(z, g, std)",
+        task="returns the gradient at x, for one channel: z = (x − mean) / std and the gradient g at z are "
+        "vectors over the whole batch, std is a number",
+        reference=_through_norm,
+        cases=_grad_cases,
+        mistakes={
+            "took mean and std for constants; every x has a share in both": lambda z, g, std: g / std,
+            "took the std for a constant; every x has a share in it": lambda z, g, std: (g - g.mean()) / std,
+            "took the mean for a constant; every x has a share in it": (
+                lambda z, g, std: (g - z * (g * z).mean()) / std
+            ),
+            "forgot to divide by the std": lambda z, g, std: g - g.mean() - z * (g * z).mean(),
+            "summed where the equation averages": lambda z, g, std: (g - g.sum() - z * (g * z).sum()) / std,
+            "left z out of the last term, which is z · ⟨g z⟩, a vector": (
+                lambda z, g, std: (g - g.mean() - (g * z).mean()) / std
+            ),
+            "lost a sign: both terms are subtracted": (
+                lambda z, g, std: (g - g.mean() + z * (g * z).mean()) / std
             ),
         },
     ),
