@@ -5,20 +5,16 @@ from __future__ import annotations
 import math
 import operator
 import warnings
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from .channels import ChannelStats
-from .counts import Counts, count_pixels, split
 from .folders import progress_bar, scan
-from .items import ChannelDim, Pixels, chosen, is_image, pixels_in_memory, pixels_of
+from .items import ChannelDim, Pixels, chosen, counted, is_image, joined, pixels_in_memory, pixels_of
 from .report import Report
 
 if TYPE_CHECKING:
@@ -35,6 +31,8 @@ def dataset_stats(
     num_workers: int = 0,
     progress: bool = True,
     channel_dim: ChannelDim = None,
+    mask: Any = None,
+    ignore: float | None = None,
 ) -> ChannelStats:
     """Statistics of every image of a data set, in constant memory.
 
@@ -69,6 +67,10 @@ def dataset_stats(
             array: needed where no axis, or more than one, could be theirs (they are expected to be at most
             four), and for volumes and clips; ``"gray"`` if there is none. All other axes, but the first of a
             batch, hold pixels: a volume is one image.
+        mask: which part of an item or batch says which pixels count (those where it is not 0): the key of a
+            dict, the place in a tuple. Its shape is that of the image, without the axis of the channels or
+            with it. For a tensor or an array, the mask itself. Masked arrays of NumPy need none.
+        ignore: a value that stands for "no data", or NaN: pixels of which any channel has it do not count.
 
     Returns:
         The statistics, the same whatever ``batch_size`` and ``num_workers`` are, except for ``batch_stds``.
@@ -89,26 +91,26 @@ def dataset_stats(
     batch_size = None if batch_size is None else _integer("batch_size", batch_size, at_least=1)
     num_workers = _integer("num_workers", num_workers, at_least=0)
     if isinstance(data, str | PathLike):
-        for name, given in (("channel_dim", channel_dim), ("key", key)):
+        for name, given in (("channel_dim", channel_dim), ("key", key), ("mask", mask), ("ignore", ignore)):
             if given is not None:
                 raise ValueError(f"{name}={given!r} has no meaning for the files of a folder")
         report = scan(data, batch_size=batch_size or 32, workers=num_workers, progress=progress)
         _warn(report.warnings())
         return report.stats
-    pixels = pixels_in_memory(data, channel_dim)
+    pixels = pixels_in_memory(data, channel_dim, mask)
     if pixels is None:
-        parts = _parts(data, batch_size or 32, num_workers, key, channel_dim)
+        parts = _parts(data, batch_size or 32, num_workers, _Finder(key, channel_dim, mask, ignore))
     else:
-        parts = (Report.of_batch([_count(replace(pixels, x=x))]) for x in split(pixels.x, batch_size or 8192))
+        parts = (_report([part.without(ignore)]) for part in pixels.split(batch_size or 8192))
     report = Report()
     with progress_bar(_length(data), progress) as bar:
         for part in parts:
             report.merge(part)
-            bar.update(part.gray.images + part.color.images)
+            bar.update(part.images)
     stats = report.stats
     if not stats.count:
         raise ValueError(f"data ({type(data).__name__}) holds no images: there are no statistics")
-    _warn([*_left_out(data, stats.images), *report.warnings(), *_out_of_range(stats)])
+    _warn([*_left_out(data, report.images), *report.warnings(), *_out_of_range(stats)])
     return stats
 
 
@@ -138,14 +140,46 @@ def _length(data: Any) -> int | None:
 # -- batches --------------------------------------------------------------------------------------------
 
 
-def _parts(
-    data: Any, batch_size: int, num_workers: int, key: str | int | None, channel_dim: ChannelDim
-) -> Iterator[Report]:
+@dataclass(frozen=True)
+class _Finder:
+    """Finds the images of items and batches, as the arguments of `dataset_stats` say."""
+
+    key: str | int | None
+    channel_dim: ChannelDim
+    mask: Any
+    ignore: float | None
+    stream: bool = False  # items of an IterableDataset, which may be batches
+
+    def item(self, item: Any) -> Pixels:
+        """The pixels of one item of a data set."""
+        image = chosen(item, self.key)
+        batch = self.stream and self.channel_dim is None and getattr(image, "ndim", 0) == 4
+        found = self.pixels(image, item, batch)
+        if self.key is None and isinstance(item, tuple | list) and len(item) > 1 and is_image(item[1]):
+            found = replace(found, notes=(*found.notes, "read as the first of several images in an item"))
+        return found
+
+    def pixels(self, image: Any, sample: Any, batch: bool) -> Pixels:
+        """The pixels of an image or batch, of which ``sample`` may hold the mask."""
+        mask = None if self.mask is None else sample[self.mask]
+        return pixels_of(image, self.channel_dim, batch=batch, mask=mask).without(self.ignore)
+
+    def __call__(self, items: Sequence[Any]) -> Report:
+        """What has been counted of one batch of items, whose images may differ in size."""
+        alike: dict[Any, list[Pixels]] = {}
+        for item in items:
+            found = self.item(item)
+            kind = (found.x.shape[1:], found.x.dtype, found.notes, found.valid is None)
+            alike.setdefault(kind, []).append(found)
+        return _report(map(joined, alike.values()))
+
+
+def _parts(data: Any, batch_size: int, num_workers: int, find: _Finder) -> Iterator[Report]:
     """What has been counted of each batch of a Dataset or DataLoader."""
     from torch.utils.data import DataLoader, IterableDataset
 
     if isinstance(data, DataLoader):
-        yield from (_of_batch(batch, data, key, channel_dim) for batch in data)
+        yield from (_of_batch(batch, data, find) for batch in data)
         return
     stream = isinstance(data, IterableDataset)
     if not stream and (
@@ -156,11 +190,11 @@ def _parts(
             + (f"; choose one of its parts {list(data)}" if isinstance(data, Mapping) else "")
         )
     # A worker sends a few integers, not its images.
-    collate = partial(_of_items, key=key, channel_dim=channel_dim, stream=stream)
+    collate = replace(find, stream=stream)
     yield from DataLoader(data, batch_size, num_workers=num_workers, collate_fn=collate)
 
 
-def _of_batch(batch: Any, loader: DataLoader[Any], key: str | int | None, channel_dim: ChannelDim) -> Report:
+def _of_batch(batch: Any, loader: DataLoader[Any], find: _Finder) -> Report:
     """What has been counted of one batch of a DataLoader. A batch is, without ``key``, in this order:
 
     1. from a ``collate_fn`` of one's own, a list of nothing but images: each of them;
@@ -171,23 +205,26 @@ def _of_batch(batch: Any, loader: DataLoader[Any], key: str | int | None, channe
     from torch.utils.data import default_collate, default_convert
 
     alone = loader.batch_sampler is None
-    if key is None and _only_images(batch) and loader.collate_fn is not default_collate:
+    if find.key is None and _only_images(batch) and loader.collate_fn is not default_collate:
         own = loader.collate_fn is not default_convert
         if len(batch) == 1 or (own and len(batch) <= (loader.batch_size or math.inf)):
-            return _of_items(batch, None, channel_dim)
+            return find(batch)
         raise ValueError(
             f"a batch may be {len(batch)} images, or an image and what belongs to it: name the image with "
             "key=0, or give the data set itself"
         )
-    images = chosen(batch, key)
-    if _only_images(images) or (alone and is_image(images)):
-        return _of_items(images if isinstance(images, tuple | list) else [images], None, channel_dim)
-    if channel_dim is None and isinstance(images, Tensor) and images.ndim == 3:
+    images = chosen(batch, find.key)
+    if _only_images(images):
+        masks = [None] * len(images) if find.mask is None else batch[find.mask]
+        return replace(find, key=0, mask=find.mask and 1)(list(zip(images, masks, strict=True)))
+    if alone and is_image(images):
+        return find([batch])
+    if find.channel_dim is None and isinstance(images, Tensor) and images.ndim == 3:
         raise ValueError(
             f"a batch of shape {tuple(images.shape)} may be one image (C, H, W) or gray images (N, H, W): "
             "for these, say channel_dim='gray'; or give the data set itself"
         )
-    return Report.of_batch([_count(pixels_of(images, channel_dim, batch=True))])
+    return _report([find.pixels(images, batch, batch=True)])
 
 
 def _only_images(batch: Any) -> bool:
@@ -203,27 +240,13 @@ def _only_images(batch: Any) -> bool:
     )
 
 
-def _of_items(
-    items: Sequence[Any], key: str | int | None, channel_dim: ChannelDim, stream: bool = False
-) -> Report:
-    """What has been counted of one batch of items, whose images may differ in size."""
-    alike: dict[Any, list[Pixels]] = {}
-    for item in items:
-        image = chosen(item, key)
-        batch = stream and channel_dim is None and getattr(image, "ndim", 0) == 4
-        found = pixels_of(image, channel_dim, batch=batch)
-        if key is None and isinstance(item, tuple | list) and len(item) > 1 and is_image(item[1]):
-            found = replace(found, notes=(*found.notes, "read as the first of several images in an item"))
-        alike.setdefault((found.x.shape[1:], found.x.dtype, found.notes), []).append(found)
-    return Report.of_batch(
-        _count(replace(group[0], x=torch.cat([p.x for p in group]) if len(group) > 1 else group[0].x))
-        for group in alike.values()
-    )
-
-
-def _count(pixels: Pixels) -> Counts:
-    counts = count_pixels(pixels.x)
-    return replace(counts, notes=Counter(dict.fromkeys(pixels.notes, counts.images)))
+def _report(batch: Iterable[Pixels]) -> Report:
+    """What has been counted of the images of one batch."""
+    batch = list(batch)
+    counts = [counted(pixels) for pixels in batch]
+    report = Report.of_batch(counts)
+    report.empty = sum(len(p.x) for p in batch if p.x.numel()) - sum(c.images for c in counts)
+    return report
 
 
 # -- doubts ---------------------------------------------------------------------------------------------

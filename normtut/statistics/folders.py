@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from ..files import FileError, Picture, read_image
+from ..files import NO_DATA, FileError, Picture, read_image
 from .counts import Counts, Ints, check_size, from_level_sums
 from .report import Report
 
@@ -205,7 +205,9 @@ class _Image:
 def _read(path: str, resize: int | None, crop: int | None, srgb: bool) -> _Image | FileError:
     try:
         picture = read_image(path, srgb=srgb)
-        return _sums(Picture(_fit(picture.image, resize, crop), picture.notes))
+        if resize is not None and picture.valid() is not None:
+            return FileError(path, "it has pixels without data, which resizing would blend with the others")
+        return _sums(replace(picture, image=_fit(picture.image, resize, crop)))
     except FileError as error:
         return error
     except (ValueError, MemoryError) as error:
@@ -213,17 +215,25 @@ def _read(path: str, resize: int | None, crop: int | None, srgb: bool) -> _Image
 
 
 def _sums(picture: Picture) -> _Image:
-    image = picture.image
+    image, notes = picture.image, picture.notes
+    pixels = image.width * image.height
+    if (valid := picture.valid()) is not None:
+        pixels = int(valid.sum())
+        notes = (*notes, NO_DATA)
+    if not pixels:
+        raise ValueError("no pixel with data")
     if picture.sixteen_bit:
         check_size(image.height, image.width)
-        counts, top = np.bincount(picture.array().reshape(-1), minlength=65536)[None], 65535
+        found = picture.array() if valid is None else picture.array()[valid]
+        counts, top = np.bincount(found.reshape(-1), minlength=65536)[None], 65535
     else:
         # Counting in C, without a copy of the pixels: far cheaper than turning them into an array.
-        counts, top = np.array(image.histogram(), dtype=np.int64).reshape(-1, 256), 255
+        mask = None if valid is None else Image.fromarray(valid.astype(np.uint8) * 255)
+        counts, top = np.array(image.histogram(mask), dtype=np.int64).reshape(-1, 256), 255
     levels = np.arange(top + 1)
     low, high = (counts > 0).argmax(axis=1), top - (counts[:, ::-1] > 0).argmax(axis=1)
     sums = counts @ levels, counts @ levels**2
-    return _Image(image.width * image.height, *sums, low, high, top, image.size, picture.notes)
+    return _Image(pixels, *sums, low, high, top, image.size, notes)
 
 
 def _report(results: Sequence[_Image | FileError], strict: bool) -> Report:

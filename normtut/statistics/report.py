@@ -23,6 +23,7 @@ class Report:
         skipped: the files that could not be counted, each with its reason.
         ignored: files that are no images, by their contents and by their names.
         sizes: number of images of each (width, height), as counted.
+        empty: number of images in which no pixel counts.
         partial: the scan was stopped; these are the files until then.
         listing: a checksum of the names of all files, to be sure that processes share the same ones.
     """
@@ -33,6 +34,7 @@ class Report:
     skipped: list[FileError] = field(default_factory=list)
     ignored: list[FileError] = field(default_factory=list)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    empty: int = 0
     partial: bool = False
     listing: int = 0
 
@@ -50,6 +52,11 @@ class Report:
     def stats(self) -> ChannelStats:
         """Statistics of all images; where some have colour, a gray one counts as R = G = B."""
         return self.color + (self.gray.repeat(3) if self.color.count else self.gray)
+
+    @property
+    def images(self) -> int:
+        """Number of images that have been looked at, those without a pixel that counts included."""
+        return self.gray.images + self.color.images + self.empty
 
     @property
     def notes(self) -> dict[str, int]:
@@ -72,6 +79,7 @@ class Report:
             self.skipped = sorted(self.skipped + other.skipped, key=lambda e: e.path)
             self.ignored = sorted(self.ignored + other.ignored, key=lambda e: e.path)
         self.sizes.update(other.sizes)
+        self.empty += other.empty
         self.partial |= other.partial
         return self
 
@@ -85,6 +93,8 @@ class Report:
         ]
         if self.gray_images and self.color.images:
             found.append(f"{self.gray_images} of {stats.images} images: gray, counted as R = G = B")
+        if self.empty:
+            found.append(f"{self.empty} of {self.images} images: no pixel counts, left out")
         if self.skipped:
             found.append(f"{len(self.skipped)} files were skipped: {_listed(self.skipped)}")
         if stats.count and (constant := constant_channels(stats)):
