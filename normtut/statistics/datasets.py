@@ -49,7 +49,8 @@ def dataset_stats(
               ``"pixel_values"``, ``"jpg"``, ``"png"``, …). An image is a tensor (C, H, W), a PIL image, or an
               array (H, W, C), (C, H, W) or (H, W). Items are taken as the data set's transform leaves them;
               sizes may differ, and gray images among coloured ones count as R = G = B;
-            - an **IterableDataset**: the same, or batches of such images, tensors or arrays with four axes;
+            - an **IterableDataset**: the same, or batches of such images: tensors or arrays with four axes,
+              or lists of images;
             - a **DataLoader**: its batches are what counts as a batch in ``batch_stds``. A batch is a tensor
               (N, C, H, W), or a tuple, list or dict with one as in an item; or a list of nothing but images,
               from a ``collate_fn`` of your own;
@@ -150,12 +151,25 @@ class _Finder:
     ignore: float | None
     stream: bool = False  # items of an IterableDataset, which may be batches
 
+    def images(self, sample: Any, key: str | int | None) -> Iterator[Pixels]:
+        """The pixels of each image in a list of images, which is part of a sample."""
+        images = chosen(sample, key)
+        masks = [None] * len(images) if self.mask is None else sample[self.mask]
+        one = replace(self, key=0, mask=None if self.mask is None else 1)
+        return map(one.item, zip(images, masks, strict=True))
+
     def item(self, item: Any) -> Pixels:
         """The pixels of one item of a data set."""
         image = chosen(item, self.key)
         batch = self.stream and self.channel_dim is None and getattr(image, "ndim", 0) == 4
         found = self.pixels(image, item, batch)
-        if self.key is None and isinstance(item, tuple | list) and len(item) > 1 and is_image(item[1]):
+        if (
+            self.key is None
+            and isinstance(item, tuple | list)
+            and len(item) > 1
+            and is_image(item[1])
+            and not isinstance(item[1], bytes)
+        ):
             found = replace(found, notes=(*found.notes, "read as the first of several images in an item"))
         return found
 
@@ -166,12 +180,11 @@ class _Finder:
 
     def __call__(self, items: Sequence[Any]) -> Report:
         """What has been counted of one batch of items, whose images may differ in size."""
-        alike: dict[Any, list[Pixels]] = {}
+        found: list[Pixels] = []
         for item in items:
-            found = self.item(item)
-            kind = (found.x.shape[1:], found.x.dtype, found.notes, found.valid is None)
-            alike.setdefault(kind, []).append(found)
-        return _report(map(joined, alike.values()))
+            batch = self.stream and _only_images(chosen(item, self.key))
+            found += self.images(item, self.key) if batch else [self.item(item)]
+        return _together(found)
 
 
 def _parts(data: Any, batch_size: int, num_workers: int, find: _Finder) -> Iterator[Report]:
@@ -215,8 +228,7 @@ def _of_batch(batch: Any, loader: DataLoader[Any], find: _Finder) -> Report:
         )
     images = chosen(batch, find.key)
     if _only_images(images):
-        masks = [None] * len(images) if find.mask is None else batch[find.mask]
-        return replace(find, key=0, mask=find.mask and 1)(list(zip(images, masks, strict=True)))
+        return _together(find.images(batch, find.key))
     if alone and is_image(images):
         return find([batch])
     if find.channel_dim is None and isinstance(images, Tensor) and images.ndim == 3:
@@ -238,6 +250,15 @@ def _only_images(batch: Any) -> bool:
         and all(map(is_image, batch))
         and len({x.ndim for x in batch if hasattr(x, "ndim")}) <= 1
     )
+
+
+def _together(found: Iterable[Pixels]) -> Report:
+    """What has been counted of the images of one batch, which may differ in size."""
+    alike: dict[Any, list[Pixels]] = {}
+    for pixels in found:
+        kind = (pixels.x.shape[1:], pixels.x.dtype, pixels.notes, pixels.valid is None)
+        alike.setdefault(kind, []).append(pixels)
+    return _report(map(joined, alike.values()))
 
 
 def _report(batch: Iterable[Pixels]) -> Report:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core import from_numpy
-from ..files import NO_DATA, standardized
+from ..files import NO_DATA, read_image, standardized
 from .counts import Counts, count_pixels
 
 __all__ = [
@@ -103,10 +104,12 @@ def chosen(sample: Any, key: str | int | None) -> Any:
 
 
 def is_image(value: Any) -> bool:
-    """Whether something is a single image: a PIL image, or a tensor or array with two or three axes."""
+    """Whether something may be one image: of PIL, encoded, or a tensor or array with two or three axes."""
     from PIL import Image
 
-    return isinstance(value, Image.Image) or (isinstance(value, Tensor | np.ndarray) and value.ndim in (2, 3))
+    return isinstance(value, Image.Image | bytes) or (
+        isinstance(value, Tensor | np.ndarray) and value.ndim in (2, 3)
+    )
 
 
 def pixels_of(image: Any, channel_dim: ChannelDim = None, *, batch: bool = False, mask: Any = None) -> Pixels:
@@ -121,42 +124,50 @@ def pixels_of(image: Any, channel_dim: ChannelDim = None, *, batch: bool = False
     from PIL import Image
 
     inside: NDArray[np.bool_] | None = None
-    if isinstance(image, Image.Image):
+    automatic = channel_dim is None
+    if isinstance(image, Mapping) and {*image} == {"bytes", "path"}:  # as Hugging Face and Parquet keep them
+        image = image["bytes"] or str(image["path"])
+    if isinstance(image, Image.Image | bytes | str):
+        if isinstance(image, str) and not os.path.isfile(image):
+            raise TypeError(
+                f"an item must begin with an image, got the text {image!r}, which is no file's name"
+            )
         if channel_dim is not None:
             raise ValueError(f"channel_dim={channel_dim!r} is for tensors and arrays, not for PIL images")
-        picture = standardized(image)
+        picture = standardized(image) if isinstance(image, Image.Image) else read_image(image)
         given = from_numpy(picture.array())
         channel_dim = "gray" if given.ndim == 2 else -1
         inside, left_out, notes = picture.valid(), NO_DATA, picture.notes
     elif isinstance(image, Tensor | np.ndarray):
         given = as_tensor(image)
         if channel_dim is None:
-            channel_dim = _channel_axis(tuple(given.shape), isinstance(image, np.ndarray), batch)
+            channel_dim = _channel_axis(given, isinstance(image, np.ndarray), batch)
         left_out, notes = "masked pixels of arrays left out", ()
-        if isinstance(image, np.ndarray):
-            notes = (f"read as arrays {_where(channel_dim, given.ndim)}",)
-            if np.ma.is_masked(image):
-                inside = ~np.ma.getmaskarray(image)
+        if isinstance(image, np.ndarray) or channel_dim not in (int(batch), -3):
+            notes = (f"read {_where(channel_dim, given.ndim)}",)
+        if isinstance(image, np.ndarray) and np.ma.is_masked(image):
+            inside = ~np.ma.getmaskarray(image)
     else:
         raise TypeError(
             f"{'a batch' if batch else 'an item'} must begin with a tensor, an array or a PIL image, "
             f"got {type(image).__name__}"
         )
+    x = _nchw(given, channel_dim, batch)
+    if automatic and x.shape[1] == 4:
+        notes = (*notes, "of four channels: if the last is transparency, leave it out")
     masks = [] if mask is None else [mask]
     if inside is not None:
         masks.append(inside)
         notes = (left_out, *notes)
     valid = [_valid(m, given, channel_dim, batch) for m in masks]
     found = None if not valid else valid[0] if len(valid) == 1 else valid[0] & valid[1]
-    return Pixels(_nchw(given, channel_dim, batch), found, notes)
+    return Pixels(x, found, notes)
 
 
 def _where(channel_dim: ChannelDim, axes: int) -> str:
-    return (
-        "gray"
-        if channel_dim == "gray"
-        else f"with channels {'last' if channel_dim in (-1, axes - 1) else 'first'}"
-    )
+    if channel_dim == "gray":
+        return "as gray"
+    return "with channels last" if channel_dim in (-1, axes - 1) else "with channels first"
 
 
 def joined(pixels: Sequence[Pixels]) -> Pixels:
@@ -195,15 +206,20 @@ def _valid(mask: Any, x: Tensor, channel_dim: ChannelDim, batch: bool) -> Tensor
     return _nchw(m, channel_dim, batch).all(dim=1).to(x.device)
 
 
-def _channel_axis(shape: tuple[int, ...], array: bool, batch: bool) -> ChannelDim:
-    """Where the channels are. Tensors are (C, H, W); of arrays, the first or the last axis is a small one."""
+def _channel_axis(x: Tensor, array: bool, batch: bool) -> ChannelDim:
+    """Where the channels are: the first or the last axis of each image, whichever is a small one.
+
+    If both are, a tensor is (C, H, W). Floats in a tensor may be a network's features, (64, 4, 4), and are
+    never taken for (H, W, C).
+    """
+    shape = tuple(x.shape)
     spatial = len(shape) - batch
     if spatial == 2 and not batch:
         return "gray"
     first, last = (spatial == 3 and shape[d] <= _FEW for d in (int(batch), -1))
     if first and not (array and last):
         return int(batch)
-    if array and last and not first:
+    if last and not first and (array or not x.is_floating_point()):
         return -1
     kind = ("an array" if array else "a tensor") + (" of images" if batch else "")
     guess = " If it is (…, H, W, C), say channel_dim=-1." if last and not first else ""

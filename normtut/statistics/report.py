@@ -89,7 +89,7 @@ class Report:
         found = [
             f"{count} of {stats.images} images: {note}"
             for note, count in stats.notes.items()
-            if not note.startswith("read as")
+            if not note.startswith("read ")
         ]
         if self.gray_images and self.color.images:
             found.append(f"{self.gray_images} of {stats.images} images: gray, counted as R = G = B")
