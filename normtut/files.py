@@ -82,6 +82,7 @@ class FileError(ValueError):
     def __init__(self, path: str, reason: str, foreign: bool = False) -> None:
         super().__init__(path, reason)
         self.path, self.reason, self.foreign = path, reason, foreign
+        self.member = False  # of an archive
 
     def __str__(self) -> str:
         # A name may hold whatever a terminal would obey.
@@ -161,6 +162,8 @@ def read_image(
     except FileError:
         raise
     except UnidentifiedImageError:
+        if path.lower().endswith(_HEIC) and _heic_is_new():
+            return read_image(source, name=name, alpha=alpha, srgb=srgb)
         raise _unidentified(path) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise FileError(path, _too_many_pixels()) from None
@@ -173,13 +176,20 @@ def read_image(
 def _unidentified(path: str) -> FileError:
     suffix = os.path.splitext(path)[1].lower()
     if suffix in _HEIC:
-        return FileError(
-            path,
-            "HEIC is read by the package pillow-heif: pip install pillow-heif, and in Python call "
-            "pillow_heif.register_heif_opener() first",
-        )
+        return FileError(path, "no HEIC, or the package that reads it is missing: pip install pillow-heif")
     named = Image.registered_extensions().get(suffix) in _FORMATS
     return FileError(path, "not an image of a known format", foreign=not named)
+
+
+def _heic_is_new() -> bool:
+    """Whether Pillow has learnt only now to read HEIC, by pillow-heif."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    known = "HEIF" in Image.OPEN
+    register_heif_opener()
+    return not known
 
 
 def _too_many_pixels() -> str:

@@ -55,9 +55,10 @@ def dataset_stats(
               (N, C, H, W), or a tuple, list or dict with one as in an item; or a list of nothing but images,
               from a ``collate_fn`` of your own;
             - a **tensor** (C, H, W) or (N, C, H, W), or an **array** of images (N, H, W, C) or (N, C, H, W);
-            - a **folder** (or a single file): every image in it and in its subfolders, as
-              `scan` reads it. Files that cannot be read are warned about.
-        key: which part of an item or batch is the image: the key of a dict, the place in a tuple.
+            - a **folder** (or a single file, an archive, an address, or a list of these): every image in it
+              and in its subfolders, as `scan` reads it. Files that cannot be read are warned about.
+        key: which part of an item or batch is the image: the key of a dict, the place in a tuple; the
+            column of a Parquet or Arrow table.
         batch_size: images of a batch: 32 if None, 8192 where the pixels are in memory. Only ``batch_stds``
             depends on it, and speed.
         num_workers: processes that load the items of a data set, or threads that decode the files of a
@@ -91,11 +92,13 @@ def dataset_stats(
     """
     batch_size = None if batch_size is None else _integer("batch_size", batch_size, at_least=1)
     num_workers = _integer("num_workers", num_workers, at_least=0)
-    if isinstance(data, str | PathLike):
-        for name, given in (("channel_dim", channel_dim), ("key", key), ("mask", mask), ("ignore", ignore)):
+    if isinstance(data, str | PathLike) or _are_paths(data):
+        for name, given in (("channel_dim", channel_dim), ("mask", mask), ("ignore", ignore)):
             if given is not None:
                 raise ValueError(f"{name}={given!r} has no meaning for the files of a folder")
-        report = scan(data, batch_size=batch_size or 32, workers=num_workers, progress=progress)
+        if isinstance(key, int):
+            raise ValueError(f"key={key!r} has no meaning for files: it names the column of tables")
+        report = scan(data, key=key, batch_size=batch_size or 32, workers=num_workers, progress=progress)
         _warn(report.warnings())
         return report.stats
     pixels = pixels_in_memory(data, channel_dim, mask)
@@ -113,6 +116,12 @@ def dataset_stats(
         raise ValueError(f"data ({type(data).__name__}) holds no images: there are no statistics")
     _warn([*_left_out(data, report.images), *report.warnings(), *_out_of_range(stats)])
     return stats
+
+
+def _are_paths(data: Any) -> bool:
+    return (
+        isinstance(data, tuple | list) and len(data) > 0 and all(isinstance(p, str | PathLike) for p in data)
+    )
 
 
 def _warn(messages: Sequence[str]) -> None:
