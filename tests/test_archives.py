@@ -14,6 +14,7 @@ import threading
 import time
 import zipfile
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -469,3 +470,33 @@ def test_heic(tmp_path, capsys):
         Image.ID.remove("HEIF")
     assert scan(tmp_path / "x.heic").stats.mean == pytest.approx((128 / 255,) * 3, abs=2 / 255)
     assert os.path.getsize(tmp_path / "x.heic") > 0
+
+
+# -- where one machine ends -----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["dask", "ray"])
+def test_two_workers_of_a_cluster_give_the_same_digits(folder, expected, tmp_path, engine):
+    pytest.importorskip({"dask": "distributed", "ray": "ray"}[engine])
+    names = files(folder)
+    shards = [str(pack_tar(folder, tmp_path / f"{i}.tar", names[i * 16 : i * 16 + 16])) for i in range(5)]
+    (tmp_path / "damaged.tar").write_bytes(b"no archive")
+    example = Path(__file__).parents[1] / "book" / "examples" / f"stats_{engine}.py"
+    command = [sys.executable, str(example), *shards, str(tmp_path / "damaged.tar")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == repr(expected.stats)
+    assert "8 of 40 images: gray, counted as R = G = B" in lines
+    assert any(line.startswith("1 files were skipped: ") and "damaged.tar" in line for line in lines)
+
+
+def test_reports_add_up(folder, expected):
+    parts = [scan(folder / f"class {i}") for i in range(3)]
+    total = parts[2] + parts[0] + parts[1]
+    same(total, expected, batches=False)
+    assert parts[0].stats.images < total.stats.images
+    assert total.done == 80
+    with pytest.raises(TypeError):
+        total + 1

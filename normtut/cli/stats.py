@@ -251,8 +251,7 @@ def _added(args: argparse.Namespace) -> Report | None:
         if same in seen:
             raise ValueError(f"{path} has counted the same files as {seen[same]}: they would count twice")
         seen[same] = path
-        report.listing = 0
-        total.merge(report)
+        total += report
     return total
 
 

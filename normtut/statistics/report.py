@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..files import FileError
@@ -89,6 +89,12 @@ class Report:
         self.done += other.done
         self.partial |= other.partial
         return self
+
+    def __add__(self, other: Report) -> Report:
+        """``a + b``: a new one, of the files of both, which are different ones."""
+        if not isinstance(other, Report):
+            return NotImplemented
+        return Report().merge(replace(self, listing=0)).merge(replace(other, listing=0))
 
     def warnings(self) -> list[str]:
         """In sentences, what a careful reader should know about these statistics."""
