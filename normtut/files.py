@@ -220,8 +220,6 @@ def _decode(file: Any, alpha: Alpha, srgb: bool) -> Picture:
         image = picture.image
         if orientation in _UPRIGHT:
             image = image.transpose(_UPRIGHT[orientation])
-        elif image is opened:  # which the with statement closes
-            image = image.copy()
         nodata = picture.nodata
         if deep and nodata is not None:
             notes.append(f"no-data level {nodata:g}, lost in 8 bits: counted as it is")

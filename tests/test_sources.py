@@ -9,6 +9,8 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset
+from torchvision import datasets, transforms
+from torchvision.transforms import v2
 
 from normtut import ChannelStats, dataset_stats
 
@@ -39,8 +41,8 @@ def png(pixels) -> bytes:
 
 @pytest.fixture(scope="module")
 def hugging():
-    datasets = pytest.importorskip("datasets")
-    return datasets.Dataset.from_dict({"image": [Image.fromarray(x) for x in IMAGES], "label": [0] * 9})
+    hf = pytest.importorskip("datasets")
+    return hf.Dataset.from_dict({"image": [Image.fromarray(x) for x in IMAGES], "label": [0] * 9})
 
 
 def as_tensors(batch):
@@ -48,9 +50,9 @@ def as_tensors(batch):
 
 
 def undecoded(data):
-    import datasets
+    import datasets as hf
 
-    return data.cast_column("image", datasets.Image(decode=False))
+    return data.cast_column("image", hf.Image(decode=False))
 
 
 @pytest.mark.parametrize(
@@ -76,10 +78,10 @@ def test_hugging_face(hugging, change, options):
 
 
 def test_hugging_face_asks_where_it_is_not_clear(hugging):
-    import datasets
+    import datasets as hf
 
     with pytest.raises(TypeError, match=r"got DatasetDict; choose one of its parts \['train'\]"):
-        dataset_stats(datasets.DatasetDict({"train": hugging}), progress=False)
+        dataset_stats(hf.DatasetDict({"train": hugging}), progress=False)
     with pytest.raises(TypeError, match=r"no image under the usual names .* with key="):
         dataset_stats(hugging.rename_column("image", "photo"), progress=False)
     with pytest.raises(TypeError, match="2 images under the usual names"):
@@ -179,10 +181,102 @@ def test_encoded_images():
     with pytest.raises(ValueError, match="not an image of a known format"):
         dataset_stats([b"no image"], progress=False)
     with pytest.raises(TypeError, match=r"got the text 'x\.png', which is no file's name"):
-        dataset_stats(["x.png"], progress=False)
+        dataset_stats([("x.png", 0)], progress=False)
 
 
 def test_names_of_files(tmp_path):
     for i, x in enumerate(IMAGES):
         Image.fromarray(x).save(tmp_path / f"{i}.png")
     same(silently([(str(tmp_path / f"{i}.png"), 0) for i in range(9)]))
+
+
+# -- advice that is right: each remedy that an error or a warning names, followed ---------------------------
+
+
+@pytest.fixture
+def deep():
+    """A 16-bit gray image, and its statistics."""
+    levels = np.random.default_rng(1).integers(256, 65536, (9, 8), np.uint16)
+    return Image.fromarray(levels), ChannelStats(levels[None, None])
+
+
+def test_sixteen_bits_that_totensor_has_wrapped(deep, tmp_path):
+    image, expected = deep
+    wrapped = transforms.ToTensor()(image)
+    assert wrapped.dtype == torch.int16
+    assert wrapped.min() < 0
+    with pytest.raises(TypeError, match=r"v2\.PILToTensor\(\) does not, nor do the PIL images themselves"):
+        dataset_stats([wrapped], progress=False)
+    same(silently([v2.PILToTensor()(image)]), expected)
+    same(silently([image]), expected)
+
+
+def test_sixteen_bits_that_imagefolder_has_clipped(deep, tmp_path):
+    image, expected = deep
+    (tmp_path / "class").mkdir()
+    image.save(tmp_path / "class" / "x.png")
+    with pytest.warns(UserWarning, match="constant"):
+        clipped = dataset_stats(datasets.ImageFolder(str(tmp_path), transforms.ToTensor()), progress=False)
+    assert clipped.mean[0] > 0.99  # of a true 0.5
+    same(silently(tmp_path), expected)
+
+
+@pytest.mark.parametrize("top", [255, 65535])
+def test_integers_say_which_level_is_white(top):
+    x = torch.randint(0, top + 1, (4, 3, 5, 6))
+    with pytest.raises(
+        TypeError, match=r"x\.to\(torch\.uint8\) says that 255 is white, x\.to\(torch\.uint16\)"
+    ):
+        ChannelStats(x)
+    found = ChannelStats(x.to({255: torch.uint8, 65535: torch.uint16}[top]))
+    assert found.mean == pytest.approx((x.double() / top).mean((0, 2, 3)).tolist(), rel=1e-14)
+    assert ChannelStats(x.float()).mean == pytest.approx(x.double().mean((0, 2, 3)).tolist(), rel=1e-14)
+
+
+def test_masks_as_images():
+    x = torch.rand(4, 1, 5, 6) < 0.3
+    with pytest.raises(TypeError, match=r"x\.float\(\) makes 0\.0 and 1\.0 of it"):
+        ChannelStats(x)
+    assert ChannelStats(x.float()).mean[0] == pytest.approx(x.double().mean().item(), rel=1e-15)
+
+
+def test_channels_last_floats():
+    x = torch.rand(4, 20, 30, 3)
+    expected = ChannelStats(x.permute(0, 3, 1, 2))
+    for data in (x, [*x], DataLoader([*x], 2)):
+        with pytest.raises(ValueError, match="say channel_dim=-1"):
+            dataset_stats(data, progress=False)
+        same(silently(data, channel_dim=-1), expected)
+    with pytest.raises(ValueError, match="say so with channel_dim=-1"):
+        ChannelStats(x.numpy())
+    stats = ChannelStats()
+    stats.update(x.numpy(), channel_dim=-1)
+    same(stats, expected)
+
+
+def test_a_loader_that_drops_the_last_batch():
+    loader = DataLoader([torch.from_numpy(x).permute(2, 0, 1) for x in IMAGES], 4, drop_last=True)
+    with pytest.warns(UserWarning, match="give the data set itself"):
+        dataset_stats(loader, progress=False)
+    same(silently(loader.dataset))
+
+
+def test_two_pictures_in_a_batch():
+    pairs = [(Image.fromarray(x), Image.new("L", (7, 6))) for x in IMAGES]
+    loader = DataLoader(pairs, None)
+    with pytest.raises(ValueError, match=r"name the image with key=0, or give the data set itself"):
+        dataset_stats(loader, progress=False)
+    same(silently(loader, key=0))
+    same(silently(pairs))
+    assert silently(pairs).notes == {"read as the first of several images in an item": 9}
+
+
+@pytest.mark.parametrize("mode", ["F", "I", "LAB"])
+def test_modes_of_pil_that_have_no_white(mode):
+    image = Image.new(mode, (4, 4))
+    with pytest.raises(ValueError, match=f"mode {mode}"):
+        ChannelStats(image)
+    if mode == "I":  # "16 bits are mode I;16"
+        levels = np.arange(16, dtype=np.int32).reshape(4, 4) * 4000
+        right = Image.fromarray(levels.astype(np.uint16))
+        assert (right.mode, ChannelStats(right)) == ("I;16", ChannelStats(levels.astype(np.uint16)[None]))

@@ -39,6 +39,15 @@ TOP = {torch.uint8: 255, torch.uint16: 65535}
 _NONE = Sums()
 
 
+_ADVICE = {
+    torch.bool: "x.float() makes 0.0 and 1.0 of it",
+    torch.int16: "ToTensor() makes it of 16-bit images, and bright levels negative; v2.PILToTensor() does "
+    "not, nor do the PIL images themselves. Other units, such as Hounsfield's, are counted as x.float()",
+    torch.int64: "x.to(torch.uint8) says that 255 is white, x.to(torch.uint16) that 65535 is; x.float() "
+    "counts the numbers as they are",
+}
+
+
 @dataclass(frozen=True)
 class Counts:
     """What has been counted of some images, without rounding error; ``a + b`` is that of both.
@@ -195,7 +204,7 @@ def count_pixels(x: Tensor, valid: Tensor | None = None) -> Counts:
     if not (x.dtype in TOP or x.is_floating_point()):
         raise TypeError(
             f"batch must be uint8, uint16 or floating point, got {x.dtype} of shape {tuple(x.shape)}: "
-            "convert it to one of them, so that it is clear which level is 1.0"
+            + _ADVICE.get(x.dtype, _ADVICE[torch.int64])
         )
     if not x.numel():
         return Counts()
@@ -355,7 +364,8 @@ def _of_floats(x: Tensor) -> Counts:
     means, stds = np.empty((n, c)), np.empty((n, c))
     pixels = Sums.nothing(c)
     for i in range(0, n, step):
-        piece = x[i : i + step].cpu().double()
+        # In one order, whatever that of the axes in memory: the stds of images are rounded.
+        piece = x[i : i + step].cpu().double().contiguous()
         images = Sums.nothing(c)
         for part in _split(piece, max(1, _PIECE // (len(piece) * c * w)), dim=2):
             images += Sums.of(part.transpose(0, 1).reshape(c, -1).numpy())

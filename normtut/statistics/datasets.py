@@ -48,7 +48,8 @@ def dataset_stats(
               begins with one, or a dict with one under a usual name (``"image"``, ``"img"``,
               ``"pixel_values"``, ``"jpg"``, ``"png"``, …). An image is a tensor (C, H, W), a PIL image, or an
               array (H, W, C), (C, H, W) or (H, W). Items are taken as the data set's transform leaves them;
-              sizes may differ, and gray images among coloured ones count as R = G = B;
+              sizes may differ, and gray images among coloured ones count as R = G = B. (torchvision's
+              ``ImageFolder`` has clipped images of 16 bits to 8 by then: almost all white. Give the folder);
             - an **IterableDataset**: the same, or batches of such images: tensors or arrays with four axes,
               or lists of images;
             - a **DataLoader**: its batches are what counts as a batch in ``batch_stds``. A batch is a tensor
