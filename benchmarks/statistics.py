@@ -12,10 +12,13 @@ import os
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -23,13 +26,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torchvision import transforms
 from torchvision.datasets import CIFAR10, ImageFolder
 
 from normtut import ChannelStats, dataset_stats
 from normtut.data import PhotoPatches, photos
-from normtut.statistics import image_files
+from normtut.statistics import image_files, scan
 
 
 class InMemory(CIFAR10):
@@ -112,8 +115,9 @@ def in_memory(n: int = 50_000) -> None:
     print(f"  extra memory: {peak_memory(code):.0f} MB (the array: {data.nbytes / 1e6:.0f} MB)")
 
 
-def folder(own: Path | None) -> None:
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+@contextmanager
+def jpegs(own: Path | None) -> Iterator[Path]:
+    """A folder with photographs in a subfolder: one's own, or 120 made of the package's."""
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         if own:
@@ -124,6 +128,65 @@ def folder(own: Path | None) -> None:
                 for i in range(20):
                     turned = x.roll(17 * i, dims=2).permute(1, 2, 0).numpy()
                     Image.fromarray(turned).save(root / "photos" / f"{name}{i}.jpg", quality=90)
+        yield root
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def archives(own: Path | None) -> None:
+    """The same images in a folder, and as members of archives."""
+    with jpegs(own) as root:
+        files = image_files(root)
+        with tarfile.open(root / "x.tar", "w") as tar, zipfile.ZipFile(root / "x.zip", "w") as archive:
+            for path in files:
+                tar.add(path)
+                archive.write(path)
+        kinds = {"folder": root / "photos", "tar": root / "x.tar", "zip": root / "x.zip"}
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ImportError:
+            print("\n(pyarrow is not installed: Parquet is left out)")
+        else:
+            kinds["Parquet"] = root / "x.parquet"
+            rows = pyarrow.table({"image": [Path(f).read_bytes() for f in files]})
+            pyarrow.parquet.write_table(rows, kinds["Parquet"], row_group_size=100)
+        found = {kind: scan(path).stats for kind, path in kinds.items()}
+        assert len({(s.mean, s.std, s.images) for s in found.values()}) == 1  # the same digits
+        times = median_times(
+            {kind: lambda path=path: scan(path, workers=cores()) for kind, path in kinds.items()}, {}
+        )
+        named = {f"{kind} of {len(files)} JPEG files": t for kind, t in times.items()}
+        table(f"archives, {cores()} threads", named, f"folder of {len(files)} JPEG files")
+
+
+class Synthetic(IterableDataset):
+    """Batches of 1000 images of 8 × 8 pixels, made as they are asked for."""
+
+    def __init__(self, images: int) -> None:
+        self.images = images
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(self.images // 1000):
+            yield torch.randint(0, 256, (1000, 3, 8, 8), generator=generator, dtype=torch.uint8)
+
+
+def million() -> None:
+    print("\nmemory: extra MB over a stream of so many images")
+    for n in (10_000, 100_000, 1_000_000):
+        code = (
+            "from benchmarks.statistics import *\ndataset_stats(Synthetic(5000), progress=False)\n###\n"
+            f"assert dataset_stats(Synthetic({n}), progress=False).images == {n}"
+        )
+        print(f"  {n:10,}{peak_memory(code):8.1f} MB")
+
+
+def folder(own: Path | None) -> None:
+    workers = cores()
+    with jpegs(own) as root:
         files = image_files(root)
 
         def decode(path: str) -> None:
@@ -225,8 +288,11 @@ def scaling(own: Path | None) -> None:
         {},
     )
     table("5,000 images: floats cost more than integers", times, "ChannelStats of uint8")
-    if own is None:
-        return
+    with jpegs(own) as root:
+        two_processes(root)
+
+
+def two_processes(own: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def processes(count: int) -> None:
@@ -254,6 +320,8 @@ def main(argv: Sequence[str] = ()) -> None:
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, NumPy {np.__version__}")
     in_memory()
     folder(options.photos)
+    archives(options.photos)
+    million()
     others()
     scaling(options.photos)
 

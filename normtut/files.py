@@ -17,6 +17,8 @@ other TIFF          refused: signed integers; of gray ones with more than 8 bits
 EXIF orientation    applied, so that an image is seen as a viewer shows it; 1 where the EXIF data are
                     broken, which is noted
 colour profile      left alone and noted, or converted to sRGB, as the caller asks
+no data             where a TIFF says so (GDAL's tag 42113), pixels whose channels all have that value do
+                    not count; noted
 too many pixels     refused: more than ``PIL.Image.MAX_IMAGE_PIXELS``, a decompression bomb
 ==================  ==================================================================================
 """
@@ -26,7 +28,7 @@ from __future__ import annotations
 import io
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -35,7 +37,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
-__all__ = ["Alpha", "FileError", "Picture", "read_image", "standardized", "to_array"]
+#: What to note of an image some of whose pixels do not count.
+NO_DATA = "pixels without data (GDAL's tag) left out"
+
+__all__ = ["NO_DATA", "Alpha", "FileError", "Picture", "read_image", "standardized", "to_array"]
 
 #: What becomes of transparency.
 Alpha = Literal["drop", "white", "keep"]
@@ -60,7 +65,7 @@ _UPRIGHT = {
 }
 
 # Tags of a TIFF.
-_BITS, _COMPRESSION, _PHOTOMETRIC, _PLANES, _KIND = 258, 259, 262, 284, 339
+_BITS, _COMPRESSION, _PHOTOMETRIC, _PLANES, _KIND, _NODATA = 258, 259, 262, 284, 339, 42113
 
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 
@@ -77,6 +82,7 @@ class FileError(ValueError):
     def __init__(self, path: str, reason: str, foreign: bool = False) -> None:
         super().__init__(path, reason)
         self.path, self.reason, self.foreign = path, reason, foreign
+        self.member = False  # of an archive
 
     def __str__(self) -> str:
         # A name may hold whatever a terminal would obey.
@@ -90,10 +96,12 @@ class Picture:
     Args:
         image: of mode L, RGB, or LA and RGBA where transparency is kept; or of 16-bit gray, mode I or I;16….
         notes: the decisions, in words.
+        nodata: the level that stands for "no data", if there is one.
     """
 
     image: Image.Image
     notes: tuple[str, ...] = ()
+    nodata: float | None = None
 
     @property
     def sixteen_bit(self) -> bool:
@@ -108,6 +116,15 @@ class Picture:
         if levels.min() < 0 or levels.max() > 65535:
             raise ValueError(f"levels from {levels.min()} to {levels.max()} do not fit into 16 bits")
         return levels.astype(np.uint16)
+
+    def valid(self) -> NDArray[np.bool_] | None:
+        """(H, W): where there are data; None if that is everywhere."""
+        if self.nodata is None:
+            return None
+        levels = self.array()
+        valid = levels != self.nodata
+        valid = valid if levels.ndim == 2 else valid.any(axis=2)
+        return None if valid.all() else valid
 
     def eight_bit(self) -> Image.Image:
         """The image with 255 as white: 16-bit levels divided by 257 and rounded, all others as they are."""
@@ -145,6 +162,8 @@ def read_image(
     except FileError:
         raise
     except UnidentifiedImageError:
+        if path.lower().endswith(_HEIC) and _heic_is_new():
+            return read_image(source, name=name, alpha=alpha, srgb=srgb)
         raise _unidentified(path) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise FileError(path, _too_many_pixels()) from None
@@ -157,13 +176,20 @@ def read_image(
 def _unidentified(path: str) -> FileError:
     suffix = os.path.splitext(path)[1].lower()
     if suffix in _HEIC:
-        return FileError(
-            path,
-            "HEIC is read by the package pillow-heif: pip install pillow-heif, and in Python call "
-            "pillow_heif.register_heif_opener() first",
-        )
+        return FileError(path, "no HEIC, or the package that reads it is missing: pip install pillow-heif")
     named = Image.registered_extensions().get(suffix) in _FORMATS
     return FileError(path, "not an image of a known format", foreign=not named)
+
+
+def _heic_is_new() -> bool:
+    """Whether Pillow has learnt only now to read HEIC, by pillow-heif."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    known = "HEIF" in Image.OPEN
+    register_heif_opener()
+    return not known
 
 
 def _too_many_pixels() -> str:
@@ -194,9 +220,11 @@ def _decode(file: Any, alpha: Alpha, srgb: bool) -> Picture:
         image = picture.image
         if orientation in _UPRIGHT:
             image = image.transpose(_UPRIGHT[orientation])
-        elif image is opened:  # which the with statement closes
-            image = image.copy()
-        return Picture(image, (*notes, *picture.notes))
+        nodata = picture.nodata
+        if deep and nodata is not None:
+            notes.append(f"no-data level {nodata:g}, lost in 8 bits: counted as it is")
+            nodata = None
+        return replace(picture, image=image, notes=(*notes, *picture.notes), nodata=nodata)
 
 
 def _deep_ppm(image: ImageFile) -> bool:
@@ -239,8 +267,9 @@ def standardized(image: Image.Image, *, alpha: Alpha = "drop", srgb: bool = Fals
     _refuse(image)
     mode, notes = image.mode, []
     transparent = mode in _WITH_ALPHA or "transparency" in image.info
+    nodata = _nodata(image) if mode[0] == "I" or mode in ("L", "RGB") else None
     if mode[0] == "I":
-        return Picture(image, ("transparency dropped",) if transparent else ())
+        return Picture(image, ("transparency dropped",) if transparent else (), nodata)
     if profile := image.info.get("icc_profile"):
         image, note = _with_profile(image, profile, srgb)
         notes += [note] if note else []
@@ -265,7 +294,14 @@ def standardized(image: Image.Image, *, alpha: Alpha = "drop", srgb: bool = Fals
         notes.append(f"converted from {mode} to RGB")
     if image.mode not in ("L", "LA", "RGB", "RGBA"):
         image = image.convert("L" if image.mode == "1" else "RGB")
-    return Picture(image, tuple(notes))
+    return Picture(image, tuple(notes), nodata)
+
+
+def _nodata(image: Image.Image) -> float | None:
+    try:
+        return float(getattr(image, "tag_v2", {}).get(_NODATA, ""))
+    except (TypeError, ValueError):  # none, or no number
+        return None
 
 
 def _with_profile(image: Image.Image, profile: bytes, srgb: bool) -> tuple[Image.Image, str | None]:

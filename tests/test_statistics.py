@@ -769,7 +769,6 @@ def test_without_batches_a_loader_gives_images():
         ([torch.zeros(20, 28, 28)] * 4, {"batch_size": None}, r"a tensor of shape \(20, 28, 28\) holds"),
         ([(torch.zeros(3, 8, 8), torch.zeros(3, 8, 8))] * 4, {"batch_size": None}, "2 images, or an image"),
         ([np.zeros((32, 32, 3), np.float32)] * 4, {}, r"\(2, 32, 32, 3\) holds .* say channel_dim=-1"),
-        ([np.zeros((32, 32, 3), np.uint8)] * 4, {}, r"\(2, 32, 32, 3\) holds .* say channel_dim=-1"),
         ([np.zeros((3, 32, 3), np.float32)] * 4, {"collate_fn": list}, r"an array of shape \(3, 32, 3\)"),
         ([torch.zeros(1, 32, 32, 20)] * 4, {}, r"\(2, 1, 32, 32, 20\) holds"),
     ],
@@ -917,7 +916,7 @@ def test_normalized_or_unscaled_images_are_warned_about():
         (b"pictures", TypeError, "a folder, got bytes"),
         ({"train": PATCHES}, TypeError, r"got dict; choose one of its parts \['train'\]"),
         (iter([torch.rand(3, 4, 4)]), TypeError, "got list_iterator"),
-        (Items(["x.png"]), TypeError, "a PIL image, got str"),
+        (Items([None]), TypeError, "a PIL image, got NoneType"),
         (Items([{"picture": 1}]), TypeError, r"no image under .* in an item with the keys \['picture'\]"),
         (Items([{"image": 1, "png": 2}]), TypeError, "2 images under the usual names .* with key="),
         (Items([torch.rand(2, 3, 4, 4)]), ValueError, r"a tensor of shape \(2, 3, 4, 4\) holds"),
@@ -985,9 +984,7 @@ def test_volumes_clips_and_many_bands_are_counted_along_the_axis_that_is_named()
         same(dataset_stats(Items(volumes), channel_dim=axis, progress=False), expected)
     last = Items([v.movedim(0, -1).numpy() for v in volumes])
     same(dataset_stats(last, channel_dim=-1, progress=False), expected)
-    assert dataset_stats(last, channel_dim=3, progress=False).notes == {
-        "read as arrays with channels last": 4
-    }
+    assert dataset_stats(last, channel_dim=3, progress=False).notes == {"read with channels last": 4}
     gray = ChannelStats(volumes[:, :1].flatten(2, 3))
     same(dataset_stats(Items(volumes[:, 0]), channel_dim="gray", progress=False), gray)
     same(dataset_stats(DataLoader(volumes[:, 0]), channel_dim="gray", progress=False), gray)

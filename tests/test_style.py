@@ -511,6 +511,32 @@ def test_pictures_of_every_mode(picture: Path, mode: str) -> None:
     assert stylize(source, "mosaic", "-o", picture.with_name("out.png")) == 0
 
 
+@pytest.mark.parametrize(("suffix", "kept"), [("png", True), ("webp", True), ("tif", True), ("jpg", False)])
+def test_transparency_stays_where_the_format_has_it(tmp_path, suffix, kept, capsys) -> None:
+    rgba = np.zeros((20, 30, 4), np.uint8)
+    rgba[..., 3] = np.arange(20)[:, None] * 13
+    Image.fromarray(rgba).save(tmp_path / "in.png")
+    out = tmp_path / f"out.{suffix}"
+    assert stylize(tmp_path / "in.png", "waves", "-o", out) == 0
+    said = capsys.readouterr().out
+    assert f"30 × 20 pixels; transparency {'kept' if kept else 'put on white'}\n" in said
+    with Image.open(out) as image:
+        assert image.mode == ("RGBA" if kept else "RGB")
+        if kept:
+            assert (np.asarray(image)[..., 3] == rgba[..., 3]).all()
+
+
+def test_what_the_format_cannot_hold_is_found_before_painting(tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(StyleTransfer, "pretrained", lambda: pytest.fail("it paints"))
+    Image.new("L", (16384, 1)).save(tmp_path / "long.png")
+    assert stylize(tmp_path / "long.png", "waves", "-o", tmp_path / "out.webp") == 2
+    assert "WEBP ends at 16383 pixels" in capsys.readouterr().err
+    (tmp_path / "locked").mkdir()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert stylize(tmp_path / "long.png", "waves", "-o", tmp_path / "locked" / "out.png") == 2
+    assert "cannot be written to" in capsys.readouterr().err
+
+
 def test_exif_and_transparency(tmp_path: Path) -> None:
     image = Image.new("RGB", (8, 4), "red")
     exif = Image.Exif()

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser", "run"]
 
+_EVERY = 10.0  # seconds between two states that are saved
+_FORMAT = 1  # of these
+
 # What torchrun tells each of its processes.
 _TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -26,6 +30,11 @@ Statistics of all pixels of the images in a folder and its subfolders: exact, an
 every number of workers and processes. Several processes share the files:
 
     torchrun --standalone --nproc-per-node 4 -m normtut stats PATH
+
+What one run has saved another continues, and several are added up:
+
+    normtut stats PATH --save a.json --resume
+    normtut stats a.json b.json
 
 exit status: 0 all images counted (files that are no images are listed, and ignored), 1 some skipped or a
 failure, 2 wrong usage, 130 interrupted (partial result), 141 nobody reads the output any more
@@ -40,7 +49,13 @@ def add_parser(commands: Any) -> None:
         description=_STATS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("path", metavar="PATH", help="a folder of images, or one image")
+    parser.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="+",
+        help="folders, images, archives (.tar, .zip, .parquet, .arrow), addresses (s3://…), or saved states",
+    )
+    parser.add_argument("--key", metavar="NAME", help="the column of the images in tables (.parquet, .arrow)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--resize", type=_positive, metavar="N", help="resize the shorter side to N first")
     parser.add_argument("--crop", type=_positive, metavar="N", help="then cut N × N pixels from the centre")
@@ -50,6 +65,16 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--srgb", action="store_true", help="convert images with a colour profile to sRGB (loaders do not)"
     )
+    parser.add_argument(
+        "--max-pixels",
+        type=_natural,
+        metavar="N",
+        help="skip larger images (default: Pillow's limit; 0: none)",
+    )
+    parser.add_argument(
+        "--save", metavar="FILE", help="write what has been counted to FILE (.json), while counting and after"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue what the FILE of --save has, if any")
     parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be counted")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument(
@@ -82,50 +107,21 @@ def _at_least(least: int, text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Run ``normtut stats`` and return the exit status."""
-    from normtut.statistics import FileError, Report, scan
+    from PIL import Image
+
+    from normtut.statistics import FileError
     from normtut.statistics.channels import gather
-    from normtut.statistics.folders import checksum, image_files, raise_if_empty
-
-    def share(value: Any) -> list[Any]:
-        """The value of every process; an error of one is raised in all, so that none waits for it in vain."""
-        values = gather(value) if world > 1 else [value]
-        for v in values:
-            if isinstance(v, Exception):
-                raise v
-        return values
-
-    def attempt(f: Callable[[], Any]) -> Any:
-        try:
-            return f()
-        except (OSError, ValueError) as error:
-            return error
-
-    def counted() -> Report:
-        return scan(
-            args.path,
-            resize=args.resize,
-            crop=args.crop,
-            workers=_cpus() if args.workers is None else args.workers,
-            srgb=args.srgb,
-            progress=not args.quiet and rank == 0,
-            strict=args.strict,
-            share=(rank, world),
-            stop=stop,
-        )
-
-    def listed() -> int:
-        return checksum(args.path, image_files(args.path, unreadable=[]))
+    from normtut.statistics.folders import raise_if_empty
 
     rank, world, printing = 0, 1, False
+    limit = Image.MAX_IMAGE_PIXELS
     try:
+        if args.max_pixels is not None:
+            Image.MAX_IMAGE_PIXELS = args.max_pixels or None
         with _processes(args) as (rank, world), _stoppable(world) as stop:
-            if world > 1 and len(set(share(attempt(listed)))) > 1:
-                raise ValueError(f"the processes see different files in {args.path}")
-            report = Report()
-            for part in share(attempt(counted)):
-                report.merge(part)
+            report = _added(args) or _counted(args, rank, world, stop)
             if not report.partial:
-                raise_if_empty(report, args.path)
+                raise_if_empty(report, ", ".join(args.paths))
             printing = True
             if rank == 0:
                 print(_as_json(report) if args.json else _as_table(report), flush=True)
@@ -141,7 +137,122 @@ def run(args: argparse.Namespace) -> int:
         return _fail(error, rank, 2)
     except RuntimeError as error:
         return _fail(error, 0, 1)
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
     return 130 if report.partial else 1 if report.skipped else 0
+
+
+def _counted(args: argparse.Namespace, rank: int, world: int, stop: threading.Event) -> Report:
+    """What all processes together have counted."""
+    from normtut.statistics import Report, scan
+    from normtut.statistics.channels import gather
+    from normtut.statistics.sources import places
+
+    def share(f: Callable[[], Any]) -> list[Any]:
+        """What ``f`` gives in every process; an error of one is raised in all, so that none waits in vain."""
+        try:
+            value = f()
+        except (OSError, ValueError) as error:
+            value = error
+        values = gather(value) if world > 1 else [value]
+        for v in values:
+            if isinstance(v, Exception):
+                raise v
+        return values
+
+    if world > 1 and len(set(share(lambda: places(args.paths, [])[1]))) > 1:
+        raise ValueError(f"the processes see different files in {', '.join(args.paths)}")
+    saved = _Saved(args, world) if args.save else None
+    parts = share(
+        lambda: scan(
+            args.paths,
+            key=args.key,
+            resize=args.resize,
+            crop=args.crop,
+            workers=_cpus() if args.workers is None else args.workers,
+            srgb=args.srgb,
+            progress=not args.quiet and rank == 0,
+            strict=args.strict,
+            share=(rank, world),
+            stop=stop,
+            resume=saved.begun if saved else None,
+            save=saved.now_and_then if saved and world == 1 else None,
+        )
+    )
+    report = Report()
+    for part in parts:
+        report.merge(part)
+    if saved and rank == 0 and not report.partial:
+        saved.write(report)
+    return report
+
+
+class _Saved:
+    """The file of ``--save``: what has been counted, and of what."""
+
+    def __init__(self, args: argparse.Namespace, world: int) -> None:
+        self.path, self.written = args.save, time.monotonic()
+        self.options = {name: getattr(args, name) for name in ("resize", "crop", "srgb", "key")}
+        self.paths = [p if "://" in p else os.path.abspath(p) for p in args.paths]
+        self.begun: Report | None = None
+        if args.resume and world > 1:
+            raise ValueError("--resume continues one process, not several")
+        if os.path.exists(self.path):
+            if not args.resume:
+                raise ValueError(f"{self.path} exists already: --resume continues it")
+            self.begun, state = _load(self.path)
+            if state["options"] != self.options:
+                raise ValueError(f"{self.path} has been counted with other options: {state['options']}")
+        elif not os.path.isdir(folder := os.path.dirname(os.path.abspath(self.path))):
+            raise ValueError(f"the folder {folder} for --save does not exist")
+
+    def now_and_then(self, report: Report) -> None:
+        """Write, but not again and again."""
+        if report.partial or time.monotonic() - self.written >= _EVERY:
+            self.write(report)
+
+    def write(self, report: Report) -> None:
+        """Write aside and move over: the file is always whole."""
+        about = {"normtut stats": _FORMAT, "paths": self.paths, "options": self.options}
+        state = {**about, **report.state_dict()}
+        aside = f"{self.path}.{os.getpid()}"
+        with open(aside, "w", encoding="utf-8", errors="surrogateescape") as file:
+            json.dump(state, file)
+        os.replace(aside, self.path)
+        self.written = time.monotonic()
+
+
+def _load(path: str) -> tuple[Report, dict[str, Any]]:
+    from normtut.statistics import Report
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            state = json.load(file)
+        if state["normtut stats"] != _FORMAT:
+            raise ValueError(f"it is of format {state['normtut stats']}, not {_FORMAT}")
+        return Report.from_state(state), {name: state[name] for name in ("paths", "options")}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not what normtut stats --save writes: {error!r}") from error
+
+
+def _added(args: argparse.Namespace) -> Report | None:
+    """The sum of saved states, if these are what has been given."""
+    from normtut.statistics import Report
+
+    if not all(p.endswith(".json") and os.path.isfile(p) for p in args.paths):
+        return None
+    if args.save:
+        raise ValueError("--save is for images; what has been saved is added up, and printed")
+    total = Report()
+    seen: dict[Any, str] = {}
+    for path in args.paths:
+        report, state = _load(path)
+        same = report.listing, *state["paths"]
+        if same in seen:
+            raise ValueError(f"{path} has counted the same files as {seen[same]}: they would count twice")
+        seen[same] = path
+        total += report
+    return total
 
 
 def _fail(error: Exception, rank: int, status: int) -> int:
@@ -224,6 +335,7 @@ def _as_json(report: Report) -> str:
             **numbers,
             "skipped": [{"path": e.path, "reason": e.reason} for e in report.skipped],
             "ignored": [e.path for e in report.ignored],
+            "others": dict(sorted(report.others.items())),
             "notes": report.notes,
             "gray": report.gray_images,
             "partial": report.partial,
@@ -255,6 +367,9 @@ def _as_table(report: Report) -> str:
     if report.ignored:
         lines += ["", f"{len(report.ignored):,} ignored, which are no images:"]
         lines += [f"  {error}" for error in report.ignored]
+    if report.others:
+        others = ", ".join(f"{n:,} {suffix}" for suffix, n in sorted(report.others.items()))
+        lines += ["", f"members of archives that are no images: {others}"]
     return "\n".join(lines)
 
 

@@ -10,8 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+    from PIL.Image import Image
+
+    from normtut.files import Alpha, Picture
 
 __all__ = ["add_parser", "run"]
+
+_TRANSPARENT = ("PNG", "WEBP", "TIFF")  # formats that keep transparency
+_LONGEST = {"WEBP": 16383, "JPEG": 65535}  # pixels
 
 
 def add_parser(subparsers: Any) -> None:
@@ -61,15 +67,22 @@ def _stylize(args: argparse.Namespace) -> str:
         raise ValueError(f"the folder {out.parent} does not exist")
     if out.exists() and not args.force:
         raise ValueError(f"{out} exists already; --force overwrites it")
-    content, style = _read(args.content, args.size), _read_style(args.style)
+    if not os.access(out.parent, os.W_OK | os.X_OK):
+        raise ValueError(f"the folder {out.parent} cannot be written to")
+    picture = _picture(args.content, args.size, "keep" if format in _TRANSPARENT else "white")
+    if (longest := max(picture.image.size)) > _LONGEST.get(format, longest):
+        raise ValueError(
+            f"{format} ends at {_LONGEST[format]} pixels, {args.content} has {longest}: use --size"
+        )
+    content, style = _floats(_on_white(picture.image)), _read_style(args.style)
 
     from normtut import device, to_uint8
     from normtut.style.transfer import StyleTransfer
 
     model = StyleTransfer.pretrained().to(device())
     painted = model.stylize(content, style, args.alpha, preserve_color=args.preserve_color)
-    _write(to_uint8(painted[0]), out, format)
-    return f"{out}: {painted.shape[3]} × {painted.shape[2]} pixels"
+    _write(to_uint8(painted[0]), out, format, picture.image)
+    return "; ".join([f"{out}: {painted.shape[3]} × {painted.shape[2]} pixels", *picture.notes])
 
 
 def _format(out: Path) -> str:
@@ -85,23 +98,42 @@ def _format(out: Path) -> str:
     raise ValueError(f"unknown output format {suffix or '(no suffix)'} of {out}: use {known}")
 
 
-def _read(path: str, size: int | None = None) -> torch.Tensor:
-    """A picture as float (1, 3, H, W), in sRGB and on white where transparent (see `normtut.files`)."""
-    import numpy as np
-    import torch
+def _picture(path: str, size: int | None, alpha: Alpha) -> Picture:
+    """A picture with 8 bits in sRGB (see `normtut.files`), its longer side reduced to ``size``."""
     from PIL.Image import Resampling
 
-    from normtut.files import FileError, read_image
+    from normtut.files import FileError, Picture, read_image
 
     if not Path(path).exists():
         raise ValueError(f"there is no file {path}")
     try:
-        image = read_image(path, alpha="white", srgb=True).eight_bit().convert("RGB")
+        read = read_image(path, alpha=alpha, srgb=True)
+        image = read.eight_bit()
     except FileError as error:
         raise ValueError(f"cannot read {error}") from error
     if size is not None and max(image.size) > size:
         image.thumbnail((size, size), Resampling.LANCZOS)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+    return Picture(image, read.notes)
+
+
+def _on_white(image: Image) -> Image:
+    from PIL.Image import alpha_composite, new
+
+    if image.mode in ("LA", "RGBA"):
+        image = alpha_composite(new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def _floats(image: Image) -> torch.Tensor:
+    """(1, 3, H, W) in [0, 1]."""
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None].float() / 255
+
+
+def _read(path: str) -> torch.Tensor:
+    return _floats(_picture(path, None, "white").image)
 
 
 def _read_style(name: str) -> torch.Tensor:
@@ -116,11 +148,13 @@ def _read_style(name: str) -> torch.Tensor:
     return _read(name)
 
 
-def _write(picture: torch.Tensor, out: Path, format: str) -> None:
+def _write(picture: torch.Tensor, out: Path, format: str, content: Image) -> None:
     """Write a temporary file and rename it: whatever happens, OUT is the old picture or the whole new one."""
     from PIL import Image
 
     image = Image.fromarray(picture.cpu().permute(1, 2, 0).contiguous().numpy())
+    if content.mode in ("LA", "RGBA"):
+        image.putalpha(content.getchannel("A"))
     mode = out.stat().st_mode & 0o777 if out.exists() else 0o666 & ~_umask()
     # A name made from OUT could be too long for the file system.
     handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=".normtut-")

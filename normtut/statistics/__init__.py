@@ -5,14 +5,16 @@ in which pixels arrive, two halves add up to the whole, and even the textbook fo
 fails in floating point, is right.
 
 From below: `exact` (sums without rounding error), `counts` (one batch), `items` (which axis is which),
-`channels` (`ChannelStats`), `report`, `folders` (files), `datasets` (`dataset_stats`).
+`channels` (`ChannelStats`), `report`, `sources` (where files lie), `folders` (`scan`), `datasets`
+(`dataset_stats`).
 """
 
 from ..files import FileError, to_array
 from .channels import ChannelStats
 from .datasets import dataset_stats
 from .exact import Sums
-from .folders import image_files, scan
+from .folders import scan
 from .report import Report
+from .sources import image_files
 
 __all__ = ["ChannelStats", "FileError", "Report", "Sums", "dataset_stats", "image_files", "scan", "to_array"]

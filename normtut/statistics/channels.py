@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .counts import Counts, count_pixels
+from .counts import Counts
 from .exact import Sums
-from .items import ChannelDim, batch_of
+from .items import ChannelDim, batch_of, counted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -55,7 +55,14 @@ class ChannelStats:
 
     # -- counting ---------------------------------------------------------------------------------------
 
-    def update(self, batch: torch.Tensor | NDArray[Any] | Image, *, channel_dim: ChannelDim = None) -> None:
+    def update(
+        self,
+        batch: torch.Tensor | NDArray[Any] | Image,
+        *,
+        channel_dim: ChannelDim = None,
+        mask: torch.Tensor | NDArray[Any] | Image | None = None,
+        ignore: float | None = None,
+    ) -> None:
         """Count the images of one batch.
 
         >>> stats = ChannelStats()
@@ -63,6 +70,15 @@ class ChannelStats:
         >>> stats.update(np.zeros((2, 4, 4, 3), np.uint8), channel_dim=-1)
         >>> stats.images, stats.count
         (10, 160)
+
+        The voxels of a scan whose label is not 0, as segmentation of medical images normalizes them:
+
+        >>> scan = torch.tensor([-1000.0, 40, 60, 80]).view(1, 1, 1, 2, 2)  # (N, C, D, H, W) in HU
+        >>> label = torch.tensor([0, 1, 2, 1]).view(1, 1, 2, 2)
+        >>> foreground = ChannelStats()
+        >>> foreground.update(scan, channel_dim=1, mask=label)
+        >>> foreground.count, foreground.mean
+        (3, (60.0,))
 
         Args:
             batch: a tensor or an array (N, C, H, W), or one image (C, H, W), of dtype uint8, uint16 or a
@@ -72,16 +88,21 @@ class ChannelStats:
                 (N, C, D, H, W), 2 for clips (N, T, C, H, W); ``"gray"`` if there is none. The first axis is
                 then that of the images, unless there are only three or it holds the channels; all others
                 hold pixels.
+            mask: which pixels count: those where it is not 0. Its shape is that of the batch, without the
+                axis of the channels, or with it: then in all of them. The mask of a masked array of NumPy is
+                honoured without being asked.
+            ignore: a value that stands for "no data", or NaN: pixels of which any channel has it do not
+                count.
 
         Raises:
             TypeError: for any other dtype: there is no agreed level that stands for 1.
             ValueError: for fewer than three axes, or more than four without a ``channel_dim``; for another
                 number of channels than before; for pixels that look like (N, H, W, C) without a
                 ``channel_dim`` that says so (floats in a tensor may be a network's features, and are taken at
-                their word); or for NaN or infinity (or anything beyond 1e150) among the floats. Nothing of
-                the batch has been counted then.
+                their word); for a mask of another shape; or for NaN or infinity (or anything beyond
+                1e150) among the floats. Nothing of the batch has been counted then.
         """
-        self._add(count_pixels(batch_of(batch, channel_dim)))
+        self._add(counted(batch_of(batch, channel_dim, mask).without(ignore)))
 
     def merge(self, other: ChannelStats) -> ChannelStats:
         """Count what ``other`` has counted, too; the order does not matter. Returns ``self``.

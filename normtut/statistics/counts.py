@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .exact import Floats, Sums
 
-__all__ = ["TOP", "Counts", "Ints", "check_size", "count_pixels", "from_level_sums", "one_batch", "split"]
+__all__ = ["TOP", "Counts", "Ints", "check_size", "count_pixels", "from_level_sums", "one_batch"]
 
 #: Pixels that are converted at once: what fits into the cache of a processor core.
 _PIECE = 2**19
@@ -37,6 +37,15 @@ TOP = {torch.uint8: 255, torch.uint16: 65535}
 
 
 _NONE = Sums()
+
+
+_ADVICE = {
+    torch.bool: "x.float() makes 0.0 and 1.0 of it",
+    torch.int16: "ToTensor() makes it of 16-bit images, and bright levels negative; v2.PILToTensor() does "
+    "not, nor do the PIL images themselves. Other units, such as Hounsfield's, are counted as x.float()",
+    torch.int64: "x.to(torch.uint8) says that 255 is white, x.to(torch.uint16) that 65535 is; x.float() "
+    "counts the numbers as they are",
+}
 
 
 @dataclass(frozen=True)
@@ -183,8 +192,10 @@ def one_batch(parts: Iterable[Counts]) -> Counts:
     return replace(total, batch_stds=Sums.single(total.pixels.std)) if total.channels else total
 
 
-def count_pixels(x: Tensor) -> Counts:
-    """Count a batch of images (N, C, H, W).
+def count_pixels(x: Tensor, valid: Tensor | None = None) -> Counts:
+    """Count a batch of images (N, C, H, W), or their pixels where ``valid`` (N, H, W) is true.
+
+    Images without such a pixel are not counted.
 
     Raises:
         TypeError: for a dtype that is neither uint8 nor uint16 nor floating point.
@@ -193,10 +204,14 @@ def count_pixels(x: Tensor) -> Counts:
     if not (x.dtype in TOP or x.is_floating_point()):
         raise TypeError(
             f"batch must be uint8, uint16 or floating point, got {x.dtype} of shape {tuple(x.shape)}: "
-            "convert it to one of them, so that it is clear which level is 1.0"
+            + _ADVICE.get(x.dtype, _ADVICE[torch.int64])
         )
     if not x.numel():
         return Counts()
+    if valid is not None and not bool(valid.all()):
+        bits = x.view(torch.int16) if x.dtype == torch.uint16 else x  # torch cannot index uint16
+        kept = (image[:, inside].view(x.dtype) for image, inside in zip(bits, valid, strict=True))
+        return one_batch(count_pixels(pixels[None, :, None]) for pixels in kept)
     return _of_levels(x.detach()) if x.dtype in TOP else _of_floats(x.detach())
 
 
@@ -315,7 +330,7 @@ def _column_sums(rows: Tensor, top: int) -> tuple[Tensor, Tensor]:
     # A buffer: with fresh memory for every part, the system would take longer than the arithmetic.
     buffer = torch.empty(k, size, w, dtype=torch.float32 if top == 255 else torch.float64, device=rows.device)
     sums: list[Tensor] = []
-    for part in split(rows, size, dim=1):
+    for part in _split(rows, size, dim=1):
         x = buffer[:, : part.shape[1]].copy_(part)
         new = x.sum(1).to(torch.int64), x.mul_(x).sum(1).to(torch.int64)
         sums = [a.add_(b) for a, b in zip(sums, new, strict=True)] if sums else list(new)
@@ -329,7 +344,7 @@ def _reduce(f: Callable[[Tensor, int], Tensor], x: Tensor, axes: Iterable[int]) 
     return x.cpu().numpy().astype(np.int64)
 
 
-def split(x: Tensor, size: int, dim: int = 0) -> Iterator[Tensor]:
+def _split(x: Tensor, size: int, dim: int) -> Iterator[Tensor]:
     """``x.split(size, dim)``, one at a time."""
     return (x.narrow(dim, i, min(size, x.shape[dim] - i)) for i in range(0, x.shape[dim], size))
 
@@ -349,9 +364,10 @@ def _of_floats(x: Tensor) -> Counts:
     means, stds = np.empty((n, c)), np.empty((n, c))
     pixels = Sums.nothing(c)
     for i in range(0, n, step):
-        piece = x[i : i + step].cpu().double()
+        # In one order, whatever that of the axes in memory: the stds of images are rounded.
+        piece = x[i : i + step].cpu().double().contiguous()
         images = Sums.nothing(c)
-        for part in split(piece, max(1, _PIECE // (len(piece) * c * w)), dim=2):
+        for part in _split(piece, max(1, _PIECE // (len(piece) * c * w)), dim=2):
             images += Sums.of(part.transpose(0, 1).reshape(c, -1).numpy())
         pixels += images
         if step == 1:

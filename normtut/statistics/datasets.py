@@ -5,20 +5,16 @@ from __future__ import annotations
 import math
 import operator
 import warnings
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from .channels import ChannelStats
-from .counts import Counts, count_pixels, split
 from .folders import progress_bar, scan
-from .items import ChannelDim, Pixels, chosen, is_image, pixels_in_memory, pixels_of
+from .items import ChannelDim, Pixels, chosen, counted, is_image, joined, pixels_in_memory, pixels_of
 from .report import Report
 
 if TYPE_CHECKING:
@@ -35,6 +31,8 @@ def dataset_stats(
     num_workers: int = 0,
     progress: bool = True,
     channel_dim: ChannelDim = None,
+    mask: Any = None,
+    ignore: float | None = None,
 ) -> ChannelStats:
     """Statistics of every image of a data set, in constant memory.
 
@@ -50,15 +48,18 @@ def dataset_stats(
               begins with one, or a dict with one under a usual name (``"image"``, ``"img"``,
               ``"pixel_values"``, ``"jpg"``, ``"png"``, …). An image is a tensor (C, H, W), a PIL image, or an
               array (H, W, C), (C, H, W) or (H, W). Items are taken as the data set's transform leaves them;
-              sizes may differ, and gray images among coloured ones count as R = G = B;
-            - an **IterableDataset**: the same, or batches of such images, tensors or arrays with four axes;
+              sizes may differ, and gray images among coloured ones count as R = G = B. (torchvision's
+              ``ImageFolder`` has clipped images of 16 bits to 8 by then: almost all white. Give the folder);
+            - an **IterableDataset**: the same, or batches of such images: tensors or arrays with four axes,
+              or lists of images;
             - a **DataLoader**: its batches are what counts as a batch in ``batch_stds``. A batch is a tensor
               (N, C, H, W), or a tuple, list or dict with one as in an item; or a list of nothing but images,
               from a ``collate_fn`` of your own;
             - a **tensor** (C, H, W) or (N, C, H, W), or an **array** of images (N, H, W, C) or (N, C, H, W);
-            - a **folder** (or a single file): every image in it and in its subfolders, as
-              `scan` reads it. Files that cannot be read are warned about.
-        key: which part of an item or batch is the image: the key of a dict, the place in a tuple.
+            - a **folder** (or a single file, an archive, an address, or a list of these): every image in it
+              and in its subfolders, as `scan` reads it. Files that cannot be read are warned about.
+        key: which part of an item or batch is the image: the key of a dict, the place in a tuple; the
+            column of a Parquet or Arrow table.
         batch_size: images of a batch: 32 if None, 8192 where the pixels are in memory. Only ``batch_stds``
             depends on it, and speed.
         num_workers: processes that load the items of a data set, or threads that decode the files of a
@@ -69,6 +70,10 @@ def dataset_stats(
             array: needed where no axis, or more than one, could be theirs (they are expected to be at most
             four), and for volumes and clips; ``"gray"`` if there is none. All other axes, but the first of a
             batch, hold pixels: a volume is one image.
+        mask: which part of an item or batch says which pixels count (those where it is not 0): the key of a
+            dict, the place in a tuple. Its shape is that of the image, without the axis of the channels or
+            with it. For a tensor or an array, the mask itself. Masked arrays of NumPy need none.
+        ignore: a value that stands for "no data", or NaN: pixels of which any channel has it do not count.
 
     Returns:
         The statistics, the same whatever ``batch_size`` and ``num_workers`` are, except for ``batch_stds``.
@@ -88,28 +93,36 @@ def dataset_stats(
     """
     batch_size = None if batch_size is None else _integer("batch_size", batch_size, at_least=1)
     num_workers = _integer("num_workers", num_workers, at_least=0)
-    if isinstance(data, str | PathLike):
-        for name, given in (("channel_dim", channel_dim), ("key", key)):
+    if isinstance(data, str | PathLike) or _are_paths(data):
+        for name, given in (("channel_dim", channel_dim), ("mask", mask), ("ignore", ignore)):
             if given is not None:
                 raise ValueError(f"{name}={given!r} has no meaning for the files of a folder")
-        report = scan(data, batch_size=batch_size or 32, workers=num_workers, progress=progress)
+        if isinstance(key, int):
+            raise ValueError(f"key={key!r} has no meaning for files: it names the column of tables")
+        report = scan(data, key=key, batch_size=batch_size or 32, workers=num_workers, progress=progress)
         _warn(report.warnings())
         return report.stats
-    pixels = pixels_in_memory(data, channel_dim)
+    pixels = pixels_in_memory(data, channel_dim, mask)
     if pixels is None:
-        parts = _parts(data, batch_size or 32, num_workers, key, channel_dim)
+        parts = _parts(data, batch_size or 32, num_workers, _Finder(key, channel_dim, mask, ignore))
     else:
-        parts = (Report.of_batch([_count(replace(pixels, x=x))]) for x in split(pixels.x, batch_size or 8192))
+        parts = (_report([part.without(ignore)]) for part in pixels.split(batch_size or 8192))
     report = Report()
     with progress_bar(_length(data), progress) as bar:
         for part in parts:
             report.merge(part)
-            bar.update(part.gray.images + part.color.images)
+            bar.update(part.images)
     stats = report.stats
     if not stats.count:
         raise ValueError(f"data ({type(data).__name__}) holds no images: there are no statistics")
-    _warn([*_left_out(data, stats.images), *report.warnings(), *_out_of_range(stats)])
+    _warn([*_left_out(data, report.images), *report.warnings(), *_out_of_range(stats)])
     return stats
+
+
+def _are_paths(data: Any) -> bool:
+    return (
+        isinstance(data, tuple | list) and len(data) > 0 and all(isinstance(p, str | PathLike) for p in data)
+    )
 
 
 def _warn(messages: Sequence[str]) -> None:
@@ -138,14 +151,58 @@ def _length(data: Any) -> int | None:
 # -- batches --------------------------------------------------------------------------------------------
 
 
-def _parts(
-    data: Any, batch_size: int, num_workers: int, key: str | int | None, channel_dim: ChannelDim
-) -> Iterator[Report]:
+@dataclass(frozen=True)
+class _Finder:
+    """Finds the images of items and batches, as the arguments of `dataset_stats` say."""
+
+    key: str | int | None
+    channel_dim: ChannelDim
+    mask: Any
+    ignore: float | None
+    stream: bool = False  # items of an IterableDataset, which may be batches
+
+    def images(self, sample: Any, key: str | int | None) -> Iterator[Pixels]:
+        """The pixels of each image in a list of images, which is part of a sample."""
+        images = chosen(sample, key)
+        masks = [None] * len(images) if self.mask is None else sample[self.mask]
+        one = replace(self, key=0, mask=None if self.mask is None else 1)
+        return map(one.item, zip(images, masks, strict=True))
+
+    def item(self, item: Any) -> Pixels:
+        """The pixels of one item of a data set."""
+        image = chosen(item, self.key)
+        batch = self.stream and self.channel_dim is None and getattr(image, "ndim", 0) == 4
+        found = self.pixels(image, item, batch)
+        if (
+            self.key is None
+            and isinstance(item, tuple | list)
+            and len(item) > 1
+            and is_image(item[1])
+            and not isinstance(item[1], bytes)
+        ):
+            found = replace(found, notes=(*found.notes, "read as the first of several images in an item"))
+        return found
+
+    def pixels(self, image: Any, sample: Any, batch: bool) -> Pixels:
+        """The pixels of an image or batch, of which ``sample`` may hold the mask."""
+        mask = None if self.mask is None else sample[self.mask]
+        return pixels_of(image, self.channel_dim, batch=batch, mask=mask).without(self.ignore)
+
+    def __call__(self, items: Sequence[Any]) -> Report:
+        """What has been counted of one batch of items, whose images may differ in size."""
+        found: list[Pixels] = []
+        for item in items:
+            batch = self.stream and _only_images(chosen(item, self.key))
+            found += self.images(item, self.key) if batch else [self.item(item)]
+        return _together(found)
+
+
+def _parts(data: Any, batch_size: int, num_workers: int, find: _Finder) -> Iterator[Report]:
     """What has been counted of each batch of a Dataset or DataLoader."""
     from torch.utils.data import DataLoader, IterableDataset
 
     if isinstance(data, DataLoader):
-        yield from (_of_batch(batch, data, key, channel_dim) for batch in data)
+        yield from (_of_batch(batch, data, find) for batch in data)
         return
     stream = isinstance(data, IterableDataset)
     if not stream and (
@@ -156,11 +213,11 @@ def _parts(
             + (f"; choose one of its parts {list(data)}" if isinstance(data, Mapping) else "")
         )
     # A worker sends a few integers, not its images.
-    collate = partial(_of_items, key=key, channel_dim=channel_dim, stream=stream)
+    collate = replace(find, stream=stream)
     yield from DataLoader(data, batch_size, num_workers=num_workers, collate_fn=collate)
 
 
-def _of_batch(batch: Any, loader: DataLoader[Any], key: str | int | None, channel_dim: ChannelDim) -> Report:
+def _of_batch(batch: Any, loader: DataLoader[Any], find: _Finder) -> Report:
     """What has been counted of one batch of a DataLoader. A batch is, without ``key``, in this order:
 
     1. from a ``collate_fn`` of one's own, a list of nothing but images: each of them;
@@ -171,23 +228,25 @@ def _of_batch(batch: Any, loader: DataLoader[Any], key: str | int | None, channe
     from torch.utils.data import default_collate, default_convert
 
     alone = loader.batch_sampler is None
-    if key is None and _only_images(batch) and loader.collate_fn is not default_collate:
+    if find.key is None and _only_images(batch) and loader.collate_fn is not default_collate:
         own = loader.collate_fn is not default_convert
         if len(batch) == 1 or (own and len(batch) <= (loader.batch_size or math.inf)):
-            return _of_items(batch, None, channel_dim)
+            return find(batch)
         raise ValueError(
             f"a batch may be {len(batch)} images, or an image and what belongs to it: name the image with "
             "key=0, or give the data set itself"
         )
-    images = chosen(batch, key)
-    if _only_images(images) or (alone and is_image(images)):
-        return _of_items(images if isinstance(images, tuple | list) else [images], None, channel_dim)
-    if channel_dim is None and isinstance(images, Tensor) and images.ndim == 3:
+    images = chosen(batch, find.key)
+    if _only_images(images):
+        return _together(find.images(batch, find.key))
+    if alone and is_image(images):
+        return find([batch])
+    if find.channel_dim is None and isinstance(images, Tensor) and images.ndim == 3:
         raise ValueError(
             f"a batch of shape {tuple(images.shape)} may be one image (C, H, W) or gray images (N, H, W): "
             "for these, say channel_dim='gray'; or give the data set itself"
         )
-    return Report.of_batch([_count(pixels_of(images, channel_dim, batch=True))])
+    return _report([find.pixels(images, batch, batch=True)])
 
 
 def _only_images(batch: Any) -> bool:
@@ -203,27 +262,22 @@ def _only_images(batch: Any) -> bool:
     )
 
 
-def _of_items(
-    items: Sequence[Any], key: str | int | None, channel_dim: ChannelDim, stream: bool = False
-) -> Report:
-    """What has been counted of one batch of items, whose images may differ in size."""
+def _together(found: Iterable[Pixels]) -> Report:
+    """What has been counted of the images of one batch, which may differ in size."""
     alike: dict[Any, list[Pixels]] = {}
-    for item in items:
-        image = chosen(item, key)
-        batch = stream and channel_dim is None and getattr(image, "ndim", 0) == 4
-        found = pixels_of(image, channel_dim, batch=batch)
-        if key is None and isinstance(item, tuple | list) and len(item) > 1 and is_image(item[1]):
-            found = replace(found, notes=(*found.notes, "read as the first of several images in an item"))
-        alike.setdefault((found.x.shape[1:], found.x.dtype, found.notes), []).append(found)
-    return Report.of_batch(
-        _count(replace(group[0], x=torch.cat([p.x for p in group]) if len(group) > 1 else group[0].x))
-        for group in alike.values()
-    )
+    for pixels in found:
+        kind = (pixels.x.shape[1:], pixels.x.dtype, pixels.notes, pixels.valid is None)
+        alike.setdefault(kind, []).append(pixels)
+    return _report(map(joined, alike.values()))
 
 
-def _count(pixels: Pixels) -> Counts:
-    counts = count_pixels(pixels.x)
-    return replace(counts, notes=Counter(dict.fromkeys(pixels.notes, counts.images)))
+def _report(batch: Iterable[Pixels]) -> Report:
+    """What has been counted of the images of one batch."""
+    batch = list(batch)
+    counts = [counted(pixels) for pixels in batch]
+    report = Report.of_batch(counts)
+    report.empty = sum(len(p.x) for p in batch if p.x.numel()) - sum(c.images for c in counts)
+    return report
 
 
 # -- doubts ---------------------------------------------------------------------------------------------

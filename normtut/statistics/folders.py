@@ -1,25 +1,28 @@
-"""Statistics of a folder of image files: every kind of file handled deliberately, none dropped silently."""
+"""`scan`: statistics of image files, every kind of file handled deliberately, none dropped silently."""
 
 from __future__ import annotations
 
 import math
 import os
 import threading
-import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
-from ..files import FileError, Picture, read_image
+from ..files import NO_DATA, FileError, Picture, read_image
 from .counts import Counts, Ints, check_size, from_level_sums
 from .report import Report
+from .sources import Entry, entries, is_archive, places
 
-__all__ = ["image_files", "progress_bar", "scan"]
+__all__ = ["progress_bar", "raise_if_empty", "scan"]
+
+Path = str | os.PathLike[str]
 
 _TOGETHER = 8  # files of one task: enough that handing them out costs nothing
 
@@ -27,52 +30,10 @@ _A = TypeVar("_A")
 _B = TypeVar("_B")
 
 
-def image_files(path: str | os.PathLike[str], *, unreadable: list[FileError] | None = None) -> list[str]:
-    """The files of a folder and its subfolders, sorted; names that begin with a dot are left out.
-
-    Links are followed, each folder visited once. A path of a file gives that file.
-
-    Args:
-        path: the folder.
-        unreadable: a list to which subfolders that cannot be read are added, instead of raising.
-
-    Raises:
-        FileNotFoundError: if there is no such file or folder.
-        ValueError: if the folder holds no files.
-        OSError: if a folder cannot be read.
-    """
-    root = os.fspath(path)
-    if not os.path.exists(root):
-        raise FileNotFoundError(f"no such file or folder: {root}")
-    if not os.path.isdir(root):
-        return [root]
-
-    def fail(error: OSError) -> None:
-        if unreadable is None or error.filename == root:
-            raise error
-        unreadable.append(FileError(str(error.filename), f"folder not read: {error.strerror}"))
-
-    found, visited = [], set()
-    for folder, subfolders, files in os.walk(root, onerror=fail, followlinks=True):
-        if (real := os.path.realpath(folder)) in visited:
-            subfolders.clear()
-            continue
-        visited.add(real)
-        subfolders[:] = sorted(d for d in subfolders if d[0] != ".")  # the same ones on every machine
-        found += [os.path.join(folder, f) for f in files if f[0] != "."]
-    if not found:
-        raise ValueError(f"no files in the folder {root}")
-    return sorted(found)
-
-
-def checksum(path: str | os.PathLike[str], files: Sequence[str]) -> int:
-    """A number that tells one list of files in a folder from another, on whatever machine it lies."""
-    return zlib.crc32("\0".join(os.path.relpath(f, path) for f in files).encode(errors="replace"))
-
-
 def scan(
-    path: str | os.PathLike[str],
+    path: Path | Sequence[Path],
     *,
+    key: str | None = None,
     resize: int | None = None,
     crop: int | None = None,
     batch_size: int = 32,
@@ -82,8 +43,10 @@ def scan(
     strict: bool = False,
     share: tuple[int, int] = (0, 1),
     stop: threading.Event | None = None,
+    resume: Report | None = None,
+    save: Callable[[Report], None] | None = None,
 ) -> Report:
-    """Count the image files of a folder (recursively), or one file.
+    """Count the image files of a folder (recursively), or one file; also those in archives, and at addresses.
 
     Files are read by the policy of `normtut.files`, transparency dropped: the pixels are those that a loader
     with ``Image.open(file).convert("RGB")`` would give. A gray image counts as one channel, and as R = G = B
@@ -93,8 +56,13 @@ def scan(
     kind that the policy refuses is skipped and listed with the reason. A file that is no image, neither by
     its contents nor by its name (``labels.csv``), is listed as ignored.
 
+    Archives are read as if they were folders, without unpacking: ``.tar`` (also ``.gz``, ``.bz2``, ``.xz``),
+    ``.zip``, and tables with a column of encoded images, ``.parquet`` and ``.arrow`` (these need pyarrow).
+    Of one that is cut off, the images before the cut count, and it is listed as skipped.
+
     Args:
-        path: the folder; see `image_files`.
+        path: a folder, a file, or an address such as ``s3://bucket/folder`` (through fsspec); or several.
+        key: the column of the images in tables, if they have several.
         resize: bring the shorter side to this length first, as torchvision's ``Resize`` does with PIL images.
         crop: then cut this square from the centre, as ``CenterCrop`` does.
         batch_size: files of a batch, for ``batch_stds`` and ``share``.
@@ -105,12 +73,16 @@ def scan(
         share: (rank, world size): as process ``rank`` of so many, count the batches ``rank``,
             ``rank + world size``, ``rank + 2 · world size``, … only.
         stop: set it (from a signal handler, say) to end early; the report is then marked as partial.
+        resume: what an earlier scan of the same files has counted, as ``save`` got it; it is continued.
+        save: called after each whole batch, and where the scan is stopped, with what has been counted in
+            whole batches until then.
 
     Returns:
         A `Report`; with ``share``, of this share, to be merged.
 
     Raises:
-        FileNotFoundError, ValueError, OSError: as `image_files`; ValueError also for arguments out of range.
+        FileNotFoundError, ValueError, OSError: as `image_files`; ValueError also for arguments out of range,
+            and if the files are not those that ``resume`` has begun with.
         FileError: with ``strict``; and if no file at all could be read (of a folder that is not shared).
     """
     for name, value, least in (
@@ -124,45 +96,62 @@ def scan(
     rank, world = share
     if not 0 <= rank < world:
         raise ValueError(f"share must be (rank, world size) with 0 <= rank < world size, got {share}")
+    paths = [path] if isinstance(path, str | os.PathLike) else list(path)
     unreadable: list[FileError] = []
-    files = image_files(path, unreadable=unreadable)
+    files, listing = places(paths, unreadable)
     if strict and unreadable:
         raise unreadable[0]
-    batches = [files[i : i + batch_size] for i in range(0, len(files), batch_size)][rank::world]
-    report = Report(listing=checksum(path, files), skipped=[] if rank else unreadable)
+    report = Report(listing=listing, skipped=[] if rank else unreadable)
+    if resume is not None:
+        if resume.listing != listing:
+            raise ValueError("the files are not those that have been counted in part: some have come or gone")
+        report = Report(listing=listing).merge(resume)
+        report.partial = False
 
-    def read_all(paths: Sequence[str]) -> list[_Image | FileError]:
-        return [_read(f, resize, crop, srgb) for f in paths]
+    def tasks() -> Iterator[tuple[list[Entry], bool]]:
+        """A few files at a time, and whether they end a batch."""
+        rest = islice(entries(files, key), report.done, None)
+        for i, batch in enumerate(iter(lambda: list(islice(rest, batch_size)), [])):
+            for j in range(0, len(batch), _TOGETHER) if i % world == rank else ():
+                yield batch[j : j + _TOGETHER], j + _TOGETHER >= len(batch)
+
+    def read(task: tuple[list[Entry], bool]) -> tuple[list[_Image | FileError], bool]:
+        return [_read(entry, resize, crop, srgb) for entry in task[0]], task[1]
 
     pool = ThreadPoolExecutor(workers) if workers else None
-    tasks = (b[i : i + _TOGETHER] for b in batches for i in range(0, len(b), _TOGETHER))
-    read = _in_order(pool, 4 * workers, read_all, tasks) if pool else map(read_all, tasks)
-    with progress_bar(sum(map(len, batches)), progress) as bar:
+    total = None if any(map(is_archive, files)) else len(files) // world
+    with progress_bar(total, progress) as bar:
+        bar.update(report.done)
         try:
-            for batch in batches:
-                results: list[_Image | FileError] = []
-                while len(results) < len(batch):
-                    results += next(read)
-                    if stop is not None and stop.is_set():
-                        report.partial = True
-                        break
-                report.merge(_report(results, strict))
-                bar.update(len(results))
+            results: list[_Image | FileError] = []
+            for some, last in _in_order(pool, 4 * workers, read, tasks()) if pool else map(read, tasks()):
+                results += some
+                report.partial = stop is not None and stop.is_set()
+                if report.partial and not last and save is not None:
+                    save(report)  # without the batch that has been broken off
+                if last or report.partial:
+                    report.merge(_report(results, strict))
+                    report.done += len(results) if last else 0
+                    bar.update(len(results))
+                    results = []
+                    if save is not None and last:
+                        save(report)
                 if report.partial:
                     break
         finally:
             if pool:
                 pool.shutdown(cancel_futures=True)
     if world == 1 and not report.partial:
-        raise_if_empty(report, path)
+        raise_if_empty(report, ", ".join(os.fspath(p) for p in paths))
     return report
 
 
-def raise_if_empty(report: Report, path: str | os.PathLike[str]) -> None:
+def raise_if_empty(report: Report, path: str) -> None:
     """Raise a FileError if no image has been counted."""
     if not report.stats.count:
         left = report.skipped + report.ignored
-        raise FileError(os.fspath(path), f"none of {len(left)} files could be counted; {left[0]}")
+        of = f"none of {len(left) + sum(report.others.values())} files could be counted"
+        raise FileError(path, f"{of}; {left[0]}" if left else of)
 
 
 def progress_bar(total: int | None, show: bool) -> Any:
@@ -202,28 +191,43 @@ class _Image:
     notes: tuple[str, ...]
 
 
-def _read(path: str, resize: int | None, crop: int | None, srgb: bool) -> _Image | FileError:
+def _read(entry: Entry, resize: int | None, crop: int | None, srgb: bool) -> _Image | FileError:
     try:
-        picture = read_image(path, srgb=srgb)
-        return _sums(Picture(_fit(picture.image, resize, crop), picture.notes))
+        if isinstance(entry.data, FileError):
+            return entry.data
+        data = entry.data() if callable(entry.data) else entry.data
+        picture = read_image(data, name=entry.name, srgb=srgb)
+        if resize is not None and picture.valid() is not None:
+            raise ValueError("it has pixels without data, which resizing would blend with the others")
+        return _sums(replace(picture, image=_fit(picture.image, resize, crop)))
     except FileError as error:
+        error.member = entry.kind == "member"
+        error.foreign &= entry.kind != "row"
         return error
-    except (ValueError, MemoryError) as error:
-        return FileError(path, str(error) or type(error).__name__)
+    except Exception as error:  # of a storage, or of an image that does not fit
+        return FileError(entry.name, str(error) or type(error).__name__)
 
 
 def _sums(picture: Picture) -> _Image:
-    image = picture.image
+    image, notes = picture.image, picture.notes
+    pixels = image.width * image.height
+    if (valid := picture.valid()) is not None:
+        pixels = int(valid.sum())
+        notes = (*notes, NO_DATA)
+    if not pixels:
+        raise ValueError("no pixel with data")
     if picture.sixteen_bit:
         check_size(image.height, image.width)
-        counts, top = np.bincount(picture.array().reshape(-1), minlength=65536)[None], 65535
+        found = picture.array() if valid is None else picture.array()[valid]
+        counts, top = np.bincount(found.reshape(-1), minlength=65536)[None], 65535
     else:
         # Counting in C, without a copy of the pixels: far cheaper than turning them into an array.
-        counts, top = np.array(image.histogram(), dtype=np.int64).reshape(-1, 256), 255
+        mask = None if valid is None else Image.fromarray(valid.astype(np.uint8) * 255)
+        counts, top = np.array(image.histogram(mask), dtype=np.int64).reshape(-1, 256), 255
     levels = np.arange(top + 1)
     low, high = (counts > 0).argmax(axis=1), top - (counts[:, ::-1] > 0).argmax(axis=1)
     sums = counts @ levels, counts @ levels**2
-    return _Image(image.width * image.height, *sums, low, high, top, image.size, picture.notes)
+    return _Image(pixels, *sums, low, high, top, image.size, notes)
 
 
 def _report(results: Sequence[_Image | FileError], strict: bool) -> Report:
@@ -236,10 +240,11 @@ def _report(results: Sequence[_Image | FileError], strict: bool) -> Report:
             raise r
     report = Report.of_batch(map(_counts, alike.values()))
     report.sizes.update(i.size for images in alike.values() for i in images)
-    errors = [r for r in results if isinstance(r, FileError)]
-    report.skipped, report.ignored = (
-        [e for e in errors if e.foreign == foreign] for foreign in (False, True)
-    )
+    for r in results:
+        if isinstance(r, FileError) and r.foreign and r.member:  # labels beside the images: as many
+            report.others[os.path.splitext(r.path)[1].lower() or "without a suffix"] += 1
+        elif isinstance(r, FileError):
+            (report.ignored if r.foreign else report.skipped).append(r)
     return report
 
 
