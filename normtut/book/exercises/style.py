@@ -77,6 +77,45 @@ def _triple_cases(g: torch.Generator) -> Iterator[Args]:
         yield tuple(scale * torch.rand(shape, generator=g) + scale for scale in (1.0, 3.0, 9.0))
 
 
+def _film_cases(g: torch.Generator) -> Iterator[Args]:
+    for shape in ((2, 3, 4, 5), (3, 4, 3, 4), (1, 2, 1, 1)):  # in the second γ would fit H and W as well
+        yield torch.randn(shape, generator=g), *torch.randn(2, *shape[:2], generator=g)
+
+
+def _each(v: Tensor) -> Tensor:
+    return v[:, :, None, None]
+
+
+def _demodulation_cases(g: torch.Generator) -> Iterator[Args]:
+    for n, o, i, k, eps in ((2, 3, 4, 3, 0.5), (3, 4, 4, 1, 1e-8), (1, 2, 5, 2, 0.1)):
+        yield torch.randn(o, i, k, k, generator=g), 2 * torch.rand(n, i, generator=g) + 0.1, eps
+
+
+def _demodulated(weight: Tensor, style: Tensor, eps: float, dim: tuple[int, ...] = (2, 3, 4)) -> Tensor:
+    w = weight[None] * style[:, None, :, None, None]
+    return w / (w.square().sum(dim, keepdim=True) + eps).sqrt()
+
+
+def _token_cases(g: torch.Generator) -> Iterator[Args]:
+    for (n, tokens, d), eps in (((2, 3, 4), 0.1), ((3, 3, 5), 1e-5), ((1, 4, 2), 0.5)):
+        h = 1 + 2 * torch.randn(n, tokens, d, generator=g)
+        yield h, *torch.randn(3, n, d, generator=g), torch.tanh, eps
+    yield h, *torch.randn(2, n, d, generator=g), torch.zeros(n, d), torch.exp, eps  # a gate that is closed
+
+
+def _ada_ln_zero(
+    h: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    gate: Tensor,
+    f: Callable[[Tensor], Tensor],
+    eps: float,
+    one: float = 1,
+) -> Tensor:
+    z = standard(h, (-1,), eps)
+    return h + gate[:, None] * f((one + gamma[:, None]) * z + beta[:, None])
+
+
 EXERCISES = {
     "adain": Exercise(
         title="AdaIN",
@@ -148,5 +187,91 @@ EXERCISES = {
             "used the content as the style": lambda x, y, z: functional.adain(z, x),
         },
         atol=1e-3,
+    ),
+    "film": Exercise(
+        title="FiLM by hand",
+        signature="film(x, gamma, beta)",
+        task="multiplies features (N, C, H, W) by gamma and adds beta, both (N, C): one of each for every "
+        "channel of every sample",
+        reference=lambda x, gamma, beta: core.denormalize(x, mean=_each(beta), std=_each(gamma)),
+        cases=_film_cases,
+        mistakes={
+            "added β before multiplying by γ": lambda x, g, b: (x + _each(b)) * _each(g),
+            "multiplied by 1 + γ; some networks do, this function does not": (
+                lambda x, g, b: x * (1 + _each(g)) + _each(b)
+            ),
+            "swapped γ and β": lambda x, g, b: x * _each(b) + _each(g),
+            "normalized the features as well; that has been done before": (
+                lambda x, g, b: standard(x, (2, 3), 1e-5) * _each(g) + _each(b)
+            ),
+            "used the γ and β of the first sample for all": lambda x, g, b: x * _each(g[:1]) + _each(b[:1]),
+            "averaged γ and β over the samples": (
+                lambda x, g, b: x * _each(g.mean(0, keepdim=True)) + _each(b.mean(0, keepdim=True))
+            ),
+        },
+    ),
+    "demodulate": Exercise(
+        title="Demodulation",
+        signature="demodulate(weight, style, eps)",
+        task="multiplies the input channels of weight (O, I, K, K) by style (N, I), then divides the weights "
+        "of each output by the root of the sum of their squares plus eps: (N, O, I, K, K)",
+        reference=_demodulated,
+        cases=_demodulation_cases,
+        mistakes={
+            "summed over the outputs as well; each output has a scale of its own": (
+                lambda w, s, eps: _demodulated(w, s, eps, (1, 2, 3, 4))
+            ),
+            "summed over the kernel only, and not over the input channels": (
+                lambda w, s, eps: _demodulated(w, s, eps, (3, 4))
+            ),
+            "summed over the outputs instead of the inputs": lambda w, s, eps: _demodulated(
+                w, s, eps, (1, 3, 4)
+            ),
+            EPS_FORGOTTEN: lambda w, s, eps: _demodulated(w, s, 0.0),
+            "added eps outside of the root": lambda w, s, eps: (
+                (m := w[None] * s[:, None, :, None, None])
+                / (m.square().sum((2, 3, 4), keepdim=True).sqrt() + eps)
+            ),
+            "forgot the root": lambda w, s, eps: (
+                (m := w[None] * s[:, None, :, None, None]) / (m.square().sum((2, 3, 4), keepdim=True) + eps)
+            ),
+            "stopped after the modulation": lambda w, s, eps: w[None] * s[:, None, :, None, None],
+            "demodulated first and modulated afterwards": lambda w, s, eps: (
+                (w / (w.square().sum((1, 2, 3), keepdim=True) + eps).sqrt()) * s[:, None, :, None, None]
+            ),
+        },
+    ),
+    "ada_ln_zero": Exercise(
+        title="The gate",
+        signature="ada_ln_zero(h, gamma, beta, gate, f, eps)",
+        task="adds to tokens h (N, L, D) gate times f of them after layer norm with 1 + gamma and beta; "
+        "gamma, beta and gate are (N, D), the same for all tokens of a sample",
+        reference=_ada_ln_zero,
+        cases=_token_cases,
+        mistakes={
+            "multiplied by γ instead of 1 + γ": lambda h, g, b, a, f, eps: _ada_ln_zero(
+                h, g, b, a, f, eps, 0
+            ),
+            "put the gate on everything, so that nothing passes when it is closed": (
+                lambda h, g, b, a, f, eps: (
+                    a[:, None] * (h + f((1 + g[:, None]) * standard(h, (-1,), eps) + b[:, None]))
+                )
+            ),
+            "forgot the gate": lambda h, g, b, a, f, eps: _ada_ln_zero(h, g, b, torch.ones_like(a), f, eps),
+            "forgot to add h": lambda h, g, b, a, f, eps: _ada_ln_zero(h, g, b, a, f, eps) - h,
+            "used 1 + gate; the gate itself starts at zero": (
+                lambda h, g, b, a, f, eps: _ada_ln_zero(h, g, b, 1 + a, f, eps)
+            ),
+            "forgot to normalize": lambda h, g, b, a, f, eps: (
+                h + a[:, None] * f((1 + g[:, None]) * h + b[:, None])
+            ),
+            "normalized over the tokens instead of the channels": lambda h, g, b, a, f, eps: (
+                h + a[:, None] * f((1 + g[:, None]) * standard(h, (1,), eps) + b[:, None])
+            ),
+            EPS_FORGOTTEN: lambda h, g, b, a, f, eps: _ada_ln_zero(h, g, b, a, f, 0.0),
+            EPS_OUTSIDE: lambda h, g, b, a, f, eps: (
+                h + a[:, None] * f((1 + g[:, None]) * standard(h, (-1,), eps, outside=True) + b[:, None])
+            ),
+        },
     ),
 }
