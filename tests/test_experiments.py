@@ -136,6 +136,17 @@ def test_a_run_repeats_itself_and_follows_its_seed(patches):
     assert not math.isnan(first.recalibrated_error)
 
 
+def test_the_error_of_a_run_is_that_of_the_fitted_network(patches):
+    data = small(patches)
+    run, model = (f(data, "batch", 8, seed=3, epochs=1) for f in (experiments.train, experiments.fit))
+    assert not model.training
+    assert round(experiments.error(model, data.test_x, data.test_y), 4) == run.error
+    with torch.no_grad():
+        guessed = model.eval()(data.test_x).argmax(1)
+    assert experiments.error(model, data.test_x, guessed) == 0
+    assert experiments.error(model.train(), data.test_x, (guessed + 1) % 11) == 1  # it evaluates, in any mode
+
+
 @pytest.mark.parametrize("batch_size", [-1, 0, 65])
 def test_a_batch_size_that_takes_no_step_is_refused(patches, batch_size):
     with pytest.raises(ValueError, match=f"batch_size must be between 1 and 64, .* got {batch_size}"):

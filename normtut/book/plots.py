@@ -341,8 +341,8 @@ def curve_panels(
         smooth: each point is the mean of so many values up to it.
         mark: the height of a gray line, for what guessing would give, for instance.
         ylim: lowest and highest value.
-        xlabel: of every panel.
-        ylabel: of the first.
+        xlabel: of the lowest panel.
+        ylabel: of every panel.
     """
     import matplotlib.pyplot as plt
 
@@ -551,14 +551,14 @@ def error_bars(
     Args:
         panels: ``{title: {label: {x: values of the runs}}}``, the same labels and x in all panels; the x are
             drawn on a logarithmic axis of base 2.
-        xlabel: of every panel.
-        ylabel: of the first.
+        xlabel: of the lowest panel.
+        ylabel: of every panel.
     """
     import matplotlib.pyplot as plt
 
-    size = (6.4 if len(panels) == 1 else 3.8 * len(panels), 3.6)
-    fig, axes = plt.subplots(1, len(panels), squeeze=False, sharey=True, figsize=size)
-    for ax, (title, series) in zip(axes[0], panels.items(), strict=True):
+    size = (4.8, 0.4 + 2.5 * len(panels))
+    fig, axes = plt.subplots(len(panels), 1, squeeze=False, sharey=True, figsize=size)
+    for ax, (title, series) in zip(axes.flat, panels.items(), strict=True):
         for (label, runs), color, dash in zip(series.items(), COLORS, _DASHES, strict=False):
             means = [statistics.mean(v) for v in runs.values()]  # exact: never outside the runs
             below = [m - min(v) for m, v in zip(means, runs.values(), strict=True)]
@@ -567,12 +567,12 @@ def error_bars(
             ax.errorbar(list(runs), means, (below, above), **bars)
         ax.set_xscale("log", base=2)
         ax.set_xticks(list(runs), [str(x) for x in runs])
-        ax.set_xlabel(xlabel)
         ax.set_title(title, fontsize=11)
-    axes[0, 0].set_ylabel(ylabel)
+        ax.set_ylabel(ylabel)
+    axes[-1, 0].set_xlabel(xlabel)
     axes[0, 0].set_ylim(bottom=0)
     labels = axes[0, 0].get_legend_handles_labels()
-    fig.legend(*labels, loc="outside upper center", ncols=len(labels[1]), fontsize=9)
+    fig.legend(*labels, loc="outside upper center", ncols=3, fontsize=9)
     return fig
 
 

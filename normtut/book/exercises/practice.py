@@ -34,6 +34,35 @@ def _dead(
     )
 
 
+def _batch_lists(g: torch.Generator) -> Iterator[Args]:
+    """Batches of unequal sizes and of unlike images."""
+    for sizes in ((5, 2), (4, 4, 1), (3, 6, 2, 2)):
+        yield (
+            [
+                (i + 1) * torch.randn(n, 3, 4, 4, generator=g)
+                + 4 * i * torch.tensor([[[1.0]], [[0.5]], [[-1]]])
+                for i, n in enumerate(sizes)
+            ],
+        )
+
+
+def _population(batches: list[torch.Tensor], *, correction: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    x = torch.cat(batches)
+    return x.mean((0, 2, 3)), x.var((0, 2, 3), correction=correction)
+
+
+def _averaged(
+    batches: list[torch.Tensor], *, weighed: bool, between: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Statistics of the batches, averaged; with weights or not, with the spread between them or not."""
+    counts = torch.tensor([len(b) if weighed else 1.0 for b in batches])
+    share = counts / counts.sum()
+    means = torch.stack([b.mean((0, 2, 3)) for b in batches])
+    variances = torch.stack([b.var((0, 2, 3), correction=0) for b in batches])
+    mean = share @ means
+    return mean, share @ (variances + (means - mean).square() if between else variances)
+
+
 def _halved(x: torch.Tensor) -> torch.Tensor:
     return x / 2
 
@@ -72,6 +101,29 @@ EXERCISES = {
             "counted the biases of all convolutions": lambda model: sum(
                 m.bias.numel() for m in model if isinstance(m, nn.Conv2d) and m.bias is not None
             ),
+        },
+    ),
+    "population": Exercise(
+        title="Recalibrate in batches",
+        signature="population(batches)",
+        task="returns the mean and the biased variance of all images together, one value for each channel, "
+        "from a list of batches of shape (N, C, H, W) that may differ in N: (mean, var)",
+        reference=_population,
+        cases=_batch_lists,
+        mistakes={
+            "averaged the variances of the batches; the variance between batches is missing": (
+                lambda batches: _averaged(batches, weighed=True, between=False)
+            ),
+            "averaged the batches as if all had the same number of images, and left out the variance "
+            "between them": lambda batches: _averaged(batches, weighed=False, between=False),
+            "averaged the batches as if all had the same number of images": (
+                lambda batches: _averaged(batches, weighed=False, between=True)
+            ),
+            "took the unbiased variance": lambda batches: _population(batches, correction=1),
+            "returned the std instead of the variance": (
+                lambda batches: (_population(batches)[0], _population(batches)[1].sqrt())
+            ),
+            "returned the variance before the mean": lambda batches: _population(batches)[::-1],
         },
     ),
     "twice": Exercise(
