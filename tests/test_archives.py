@@ -251,6 +251,18 @@ def test_a_damaged_member_costs_only_itself(folder, tmp_path):
         scan(path, strict=True)
 
 
+@pytest.mark.parametrize("name", ["x.tar", "x.zip"])
+def test_a_member_that_would_fill_the_memory_is_skipped(folder, expected, tmp_path, monkeypatch, name):
+    (pack_zip if name == "x.zip" else pack_tar)(folder, tmp_path / name)
+    largest = max((folder / n).stat().st_size for n in NAMES)
+    monkeypatch.setattr(sources, "_LARGEST", largest)
+    same(scan(tmp_path / name), expected)
+    monkeypatch.setattr(sources, "_LARGEST", largest - 1)
+    report = scan(tmp_path / name)
+    assert 0 < len(report.skipped) == 40 - report.stats.images
+    assert all("perhaps a bomb" in e.reason for e in report.skipped)
+
+
 def test_hidden_members_are_left_out(folder, tmp_path):
     path = tmp_path / "x.tar"
     with tarfile.open(path, "w") as tar:

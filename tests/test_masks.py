@@ -122,9 +122,11 @@ def test_masks_of_every_kind_of_data():
         (Items(arrays), {"mask": 1}),
         (X, {"mask": VALID}),
         (torch.from_numpy(X), {"mask": torch.from_numpy(VALID)}),
-        (Items([np.ma.array(x, mask=~m[None].repeat(3, 0)) for x, m in zip(X, VALID, strict=True)]), {}),
     ):  # fmt: skip
         same(dataset_stats(data, batch_size=4, progress=False, **where))
+    masked = Items([np.ma.array(x, mask=~m[None].repeat(3, 0)) for x, m in zip(X, VALID, strict=True)])
+    with pytest.warns(UserWarning, match="6 of 6 images: masked pixels of arrays left out"):
+        same(dataset_stats(masked, batch_size=4, progress=False))
 
 
 def test_volumes_with_labels_as_nnunet_has_them():
