@@ -366,6 +366,17 @@ def test_a_scan_that_was_broken_off_anywhere_goes_on_to_the_same_digits(folder, 
         assert first.partial == (after < 10)
 
 
+def test_a_batch_that_is_broken_off_is_told_but_not_saved(folder, expected):
+    saved = []
+    stop = threading.Event()
+    stop.set()
+    report = scan(folder, stop=stop, save=lambda r: saved.append(r.state_dict()))
+    assert [s["done"] for s in saved] == [0]
+    assert saved[0]["color"] == ChannelStats().state_dict()
+    assert 0 < report.stats.images < expected.stats.images
+    same(scan(folder, resume=Report.from_state(saved[0])), expected)
+
+
 def test_save_and_resume(folder, tmp_path, capsys):
     state = tmp_path / "a.json"
     status, whole = run(capsys, folder, "--save", state)
@@ -511,6 +522,6 @@ def test_reports_add_up(folder, expected):
     total = parts[2] + parts[0] + parts[1]
     same(total, expected, batches=False)
     assert parts[0].stats.images < total.stats.images
-    assert total.done == 80
+    assert (total.done, total.listing) == (80, 0)
     with pytest.raises(TypeError):
         total + 1

@@ -194,6 +194,15 @@ def test_a_mask_of_another_shape_is_refused(shape):
     assert stats == ChannelStats(X)
 
 
+def test_of_a_mask_with_channels_a_pixel_counts_where_all_of_them_do():
+    mask = np.random.default_rng(6).random(X.shape) < 0.7
+    stats = ChannelStats()
+    stats.update(X, mask=mask)
+    agrees(stats, X, mask.all(1))
+    masked = ChannelStats(np.ma.array(X, mask=~mask))
+    assert masked == stats
+
+
 def test_masks_that_are_none():
     with pytest.raises(TypeError, match="mask must be a tensor, an array or a PIL image, got list"):
         ChannelStats().update(X, mask=[1, 0])
