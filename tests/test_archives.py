@@ -251,6 +251,18 @@ def test_a_damaged_member_costs_only_itself(folder, tmp_path):
         scan(path, strict=True)
 
 
+@pytest.mark.parametrize("name", ["x.tar", "x.zip"])
+def test_a_member_that_would_fill_the_memory_is_skipped(folder, expected, tmp_path, monkeypatch, name):
+    (pack_zip if name == "x.zip" else pack_tar)(folder, tmp_path / name)
+    largest = max((folder / n).stat().st_size for n in NAMES)
+    monkeypatch.setattr(sources, "_LARGEST", largest)
+    same(scan(tmp_path / name), expected)
+    monkeypatch.setattr(sources, "_LARGEST", largest - 1)
+    report = scan(tmp_path / name)
+    assert 0 < len(report.skipped) == 40 - report.stats.images
+    assert all("perhaps a bomb" in e.reason for e in report.skipped)
+
+
 def test_hidden_members_are_left_out(folder, tmp_path):
     path = tmp_path / "x.tar"
     with tarfile.open(path, "w") as tar:
@@ -352,6 +364,17 @@ def test_a_scan_that_was_broken_off_anywhere_goes_on_to_the_same_digits(folder, 
         assert resumed.others == whole.others
         assert not resumed.partial
         assert first.partial == (after < 10)
+
+
+def test_a_batch_that_is_broken_off_is_told_but_not_saved(folder, expected):
+    saved = []
+    stop = threading.Event()
+    stop.set()
+    report = scan(folder, stop=stop, save=lambda r: saved.append(r.state_dict()))
+    assert [s["done"] for s in saved] == [0]
+    assert saved[0]["color"] == ChannelStats().state_dict()
+    assert 0 < report.stats.images < expected.stats.images
+    same(scan(folder, resume=Report.from_state(saved[0])), expected)
 
 
 def test_save_and_resume(folder, tmp_path, capsys):
@@ -499,6 +522,6 @@ def test_reports_add_up(folder, expected):
     total = parts[2] + parts[0] + parts[1]
     same(total, expected, batches=False)
     assert parts[0].stats.images < total.stats.images
-    assert total.done == 80
+    assert (total.done, total.listing) == (80, 0)
     with pytest.raises(TypeError):
         total + 1

@@ -122,9 +122,11 @@ def test_masks_of_every_kind_of_data():
         (Items(arrays), {"mask": 1}),
         (X, {"mask": VALID}),
         (torch.from_numpy(X), {"mask": torch.from_numpy(VALID)}),
-        (Items([np.ma.array(x, mask=~m[None].repeat(3, 0)) for x, m in zip(X, VALID, strict=True)]), {}),
     ):  # fmt: skip
         same(dataset_stats(data, batch_size=4, progress=False, **where))
+    masked = Items([np.ma.array(x, mask=~m[None].repeat(3, 0)) for x, m in zip(X, VALID, strict=True)])
+    with pytest.warns(UserWarning, match="6 of 6 images: masked pixels of arrays left out"):
+        same(dataset_stats(masked, batch_size=4, progress=False))
 
 
 def test_volumes_with_labels_as_nnunet_has_them():
@@ -190,6 +192,15 @@ def test_a_mask_of_another_shape_is_refused(shape):
     with pytest.raises(ValueError, match=r"mask of shape .* does not fit images of shape \(6, 3, 12, 14\)"):
         stats.update(X, mask=np.ones(shape, bool))
     assert stats == ChannelStats(X)
+
+
+def test_of_a_mask_with_channels_a_pixel_counts_where_all_of_them_do():
+    mask = np.random.default_rng(6).random(X.shape) < 0.7
+    stats = ChannelStats()
+    stats.update(X, mask=mask)
+    agrees(stats, X, mask.all(1))
+    masked = ChannelStats(np.ma.array(X, mask=~mask))
+    assert masked == stats
 
 
 def test_masks_that_are_none():

@@ -959,8 +959,8 @@ def test_channel_dim_settles_the_layout(tmp_path):
     for folder in (tmp_path, str(tmp_path)):
         with pytest.raises(ValueError, match="channel_dim=7 has no meaning for the files of a folder"):
             dataset_stats(folder, channel_dim=7, progress=False)
-        with pytest.raises(ValueError, match="key='image' has no meaning"):
-            dataset_stats(folder, key="image", progress=False)
+        with pytest.raises(ValueError, match="key=0 has no meaning for files"):
+            dataset_stats(folder, key=0, progress=False)
     with pytest.raises(ValueError, match="channel_dim=-1 is for tensors and arrays, not for PIL images"):
         dataset_stats(Items([PICTURE]), channel_dim=-1, progress=False)
     with pytest.raises(ValueError, match=r"channel_dim=5, but there is no such axis in shape \(3, 4, 4\)"):

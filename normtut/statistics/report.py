@@ -80,9 +80,8 @@ class Report:
         self.gray.merge(other.gray)
         self.color.merge(other.color)
         self.gray_images += other.gray_images
-        if other.skipped or other.ignored:
-            self.skipped = sorted(self.skipped + other.skipped, key=lambda e: e.path)
-            self.ignored = sorted(self.ignored + other.ignored, key=lambda e: e.path)
+        _append(self.skipped, other.skipped)
+        _append(self.ignored, other.ignored)
         self.others.update(other.others)
         self.sizes.update(other.sizes)
         self.empty += other.empty
@@ -146,6 +145,14 @@ class Report:
 
 
 _NUMBERS = ("gray_images", "empty", "partial", "done", "listing")
+
+
+def _append(errors: list[FileError], more: list[FileError]) -> None:
+    """Keep the order of the paths, without sorting where they come in order, as in a scan they do."""
+    sort = errors and more and more[0].path < errors[-1].path
+    errors += more
+    if sort:
+        errors.sort(key=lambda e: e.path)
 
 
 def _listed(errors: list[FileError]) -> str:

@@ -33,6 +33,8 @@ _ARCHIVES = (*_TARS, ".zip", ".parquet", ".arrow")
 #: What reading a damaged archive may raise.
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, zlib.error, lzma.LZMAError, ValueError)
 
+_LARGEST = 2**30  # bytes of a member, which is read into memory
+
 _ROWS = 64  # of a table at once
 
 
@@ -234,9 +236,11 @@ def _tar(file: Any, name: str) -> Iterator[Entry]:
     with tarfile.open(fileobj=tail, mode="r|") as tar:
         for member in tar:
             if member.isfile() and not _hidden(member.name):
+                inner = f"{name}/{member.name}"
                 data = tar.extractfile(member)
                 assert data is not None  # of a regular file
-                yield Entry(f"{name}/{member.name}", data.read(), kind="member")
+                small = member.size <= _LARGEST
+                yield Entry(inner, data.read() if small else _too_large(inner), "member")
             tar.members.clear()  # type: ignore[attr-defined]  # else it keeps all of them
         while tail.read(2**20):  # to the end of what is compressed, where its checksum is
             pass
@@ -251,9 +255,14 @@ def _zip(file: IO[bytes], name: str) -> Iterator[Entry]:
                 continue
             inner = f"{name}/{member.filename}"
             try:
-                yield Entry(inner, archive.read(member), kind="member")
+                small = member.file_size <= _LARGEST
+                yield Entry(inner, archive.read(member) if small else _too_large(inner), "member")
             except (*_DAMAGED, RuntimeError, NotImplementedError) as error:  # encrypted; compressed unusually
                 yield Entry(inner, FileError(inner, str(error)), kind="member")
+
+
+def _too_large(name: str) -> FileError:
+    return FileError(name, f"larger than {_LARGEST >> 20:,} MiB: no image, but perhaps a bomb")
 
 
 def _hidden(member: str) -> bool:
