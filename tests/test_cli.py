@@ -698,9 +698,9 @@ def test_torchrun_prints_the_same_digits(folder, world, capsys):
 def test_processes_that_see_different_files_say_so_before_they_count(folder, tmp_path):
     script = tmp_path / "different.py"
     script.write_text(
-        "import os, sys\nfrom normtut.cli import main\nfrom normtut.statistics import folders\n"
-        "files = folders.image_files\n"
-        "folders.image_files = lambda *a, **k: files(*a, **k)[int(os.environ['RANK']):]\n"
+        "import os, sys\nfrom normtut.cli import main\nfrom normtut.statistics import folders, sources\n"
+        "files = sources.image_files\n"
+        "sources.image_files = lambda *a, **k: files(*a, **k)[int(os.environ['RANK']):]\n"
         "def read(*a): raise SystemExit('read a file')\nfolders._read = read\nsys.exit(main())\n"
     )
     command = ("torch.distributed.run", "--standalone", "--nproc-per-node", 2, script)
