@@ -12,11 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from normtut.core import moments, normalize
+from normtut.images import IMAGENET
+from normtut.style.network import EPS
 
 __all__ = ["Look", "Teacher", "content_distance", "style_distance"]
-
-EPS = 1e-5
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Look(NamedTuple):

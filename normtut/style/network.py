@@ -1,8 +1,9 @@
-"""The style network: AdaIN in every layer that paints.
+"""The style network: normalization in every layer that paints, with γ and β from a style image.
 
-A style encoder reduces the style image to the means and stds of its features. A small predictor turns these
-into one mean and one std for every channel of the painter's layers. The painter removes the content's
-statistics from each of its layers and puts the style's in their place: `normtut.core`, twelve times.
+A style encoder reduces the style image to the means and stds of its features. In the first of twelve layers,
+the pixels, these replace the content's own: AdaIN as Huang & Belongie (2017) define it. For the other eleven
+a small predictor turns them into one β and one γ for every channel. A predicted γ is no std and may be
+negative: this is conditional instance normalization (Dumoulin et al. 2017; Ghiasi et al. 2017).
 """
 
 from __future__ import annotations
@@ -136,14 +137,14 @@ class StyleNetwork(nn.Module):
         )
 
     def statistics(self, style: Tensor) -> Statistics:
-        """What the painter is to put back, for style images of shape (N, 3, H, W)."""
+        """What the painter is to put back, for style images of shape (N, 3, H, W); γ may be negative."""
         code = self.encoder(style)
         # The pixels' statistics are the style's own; those of the painter's features are predicted.
         found = [(code[:, :3, None, None], code[:, 3:6, None, None])]
         predicted = self.predictor(code)[:, :, None, None]
         for pair in predicted.split([2 * c for c in self.painter.channels[1:]], dim=1):
-            mean, std = pair.chunk(2, dim=1)
-            found.append((mean, 1 + std))  # an untrained predictor is close to instance normalization
+            beta, gamma = pair.chunk(2, dim=1)
+            found.append((beta, 1 + gamma))  # an untrained predictor is close to instance normalization
         return found
 
     def forward(self, content: Tensor, style: Tensor) -> Tensor:

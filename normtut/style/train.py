@@ -18,17 +18,18 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from normtut.files import FileError, read_image
 from normtut.style.losses import Look, Teacher, content_distance, style_distance
 from normtut.style.network import StyleNetwork
 
@@ -86,23 +87,23 @@ class Images:
         """One picture, uint8 (3, H, W)."""
         if index in self.kept:
             return self.kept[index]
-        with Image.open(self.files[index]) as im:
-            picture = torch.from_numpy(np.array(ImageOps.exif_transpose(im).convert("RGB"))).permute(2, 0, 1)
+        image = read_image(self.files[index], alpha="white", srgb=True).eight_bit().convert("RGB")
+        picture = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         if picture.numel() <= self.keep_bytes:
             self.keep_bytes -= picture.numel()
             self.kept[index] = picture
         return picture
 
-    def crop(self, seed: Sequence[int], size: int, *, colours: bool = False) -> Tensor:
-        """A random crop, float (3, size, size); with ``colours``, sometimes with its channels exchanged."""
+    def crop(self, seed: Sequence[int], size: int, *, recolor: bool = False) -> Tensor:
+        """A random crop, float (3, size, size); with ``recolor``, sometimes with its channels exchanged."""
         rng = np.random.default_rng(seed)
         for _ in range(20):
             index = int(rng.integers(len(self.files)))
             try:
                 picture = self[index]
                 break
-            except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-                tqdm.write(f"skipped {self.files[index]}: {error}", file=sys.stderr)
+            except FileError as error:  # its message begins with the path
+                tqdm.write(f"skipped {error}", file=sys.stderr)
         else:
             raise OSError("20 unreadable images in a row")
         short = min(picture.shape[1:])
@@ -113,7 +114,7 @@ class Images:
         patch = F.interpolate(patch[None], size=(size, size), mode="bilinear", antialias=True)[0]
         if rng.random() < 0.5:
             patch = patch.flip(2)
-        if colours and rng.random() < 0.25:
+        if recolor and rng.random() < 0.25:
             patch = patch[torch.from_numpy(rng.permutation(3))]
         return patch.clamp(0, 1)
 
@@ -230,7 +231,7 @@ class _Run:
         c, n = self.config, batch * BATCHES
         key = [c.seed, round_, self.rank]
         contents = [pool.submit(self.content.crop, [*key, 0, i], size) for i in range(n)]
-        return contents + [pool.submit(self.style.crop, [*key, 1, i], size, colours=True) for i in range(n)]
+        return contents + [pool.submit(self.style.crop, [*key, 1, i], size, recolor=True) for i in range(n)]
 
     def _round(self, crops: list[Tensor]) -> Iterator[dict[str, float]]:
         n = len(crops) // 2
@@ -348,6 +349,7 @@ class _Run:
 
 def _parse(argv: Sequence[str] | None) -> Config:
     parser = argparse.ArgumentParser("python -m normtut.style.train", description="Train the style network.")
+    hints = get_type_hints(Config)
     for f in fields(Config):
         flag = "--" + f.name.replace("_", "-")
         if f.name == "amp":
@@ -356,7 +358,7 @@ def _parse(argv: Sequence[str] | None) -> Config:
             parser.add_argument(flag, required=True)
         else:
             required = f.name in ("content", "style", "out")
-            kind = {"float | None": float, "str | None": str}.get(str(f.type)) or eval(str(f.type))
+            kind = next(t for t in (*get_args(hints[f.name]), hints[f.name]) if t is not type(None))
             parser.add_argument(flag, type=kind, required=required, default=None if required else f.default)
     return Config(**vars(parser.parse_args(argv)))
 
