@@ -167,7 +167,7 @@ class GroupNorm(nn.GroupNorm):
 
     @functools.wraps(nn.GroupNorm.__init__)  # type: ignore[misc]  # for the sake of the signature
     def __init__(self, num_groups: int, num_channels: int, *args: Any, **kwargs: Any) -> None:
-        # 0 is what becomes of C // 32 in a narrow layer: torch divides by it, and older torch names no number.
+        # 0 is what becomes of C // 32 in a narrow layer: torch divides by it. Older torch names no numbers.
         if num_groups <= 0 or num_channels % num_groups:
             raise ValueError(f"num_channels ({num_channels}) must be divisible by num_groups ({num_groups})")
         super().__init__(num_groups, num_channels, *args, **kwargs)
