@@ -473,7 +473,7 @@ def messages(panels: Mapping[str, Sequence[tuple[str, str]]], *, ranks: int = 2)
     """Draw who sends what when: a lane of work for each process, and an arrow where they exchange a message.
 
     >>> figure = messages({"one sum": [("count", "n"), ("go on", "")]})
-    >>> [text.get_text() for text in figure.axes[0].texts]
+    >>> [text.get_text() for text in figure.axes[0].texts if text.get_text()]  # an arrow has no words
     ['count', 'count', 'n', 'go on', 'go on']
 
     Time goes to the right, and every panel is as wide as the others, whatever it takes.
