@@ -24,7 +24,8 @@ from folds import FOLDS, fold  # noqa: E402
 from install_cell import TAG, install_cell  # noqa: E402
 from nbnumbers import Number, read_lines  # noqa: E402
 
-MAX_PICTURE = 80_000  # bytes: every new picture stays in the history for good
+MAX_PICTURE = 120_000  # bytes, of a gallery with all its pixels: what is stored stays in the history for good
+MAX_CHART = 60_000  # of the page's copy of a chart, which grows with what is drawn
 MAX_SHOWPIECE = 200_000  # one picture in a chapter may be worth printing
 PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
 NUMBERS = "application/vnd.normtut.figure+json"
@@ -299,6 +300,10 @@ def test_pictures_are_small(notebook) -> None:
     )
     assert all(size < MAX_PICTURE for size, _ in sizes[:-1]), sizes
     assert all(size < MAX_SHOWPIECE for size, _ in sizes[-1:]), sizes
+    for cell in code_cells(notebook):
+        for output in cell.outputs:
+            page = output.get("data", {}).get(NUMBERS, {}).get("page", {})
+            assert len(page.get("svg", "")) < MAX_CHART, f"a chart of too many shapes: {show(cell)}"
 
 
 def test_markdown_needs_nothing_but_markdown(notebook) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import io
 import os
 import re
 import shutil
@@ -11,7 +13,9 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / "book" / "_tools"
@@ -246,7 +250,7 @@ def look():  # registered first, called last
         print("closed")
 atexit.register(look)
 sys.path.insert(0, sys.argv[1])
-from normtut_book import javascript
+from normtut_book.maths import javascript
 engine = javascript()
 """
     done = run(sys.executable, "-c", script, ROOT / "book" / "_ext")
@@ -328,6 +332,39 @@ def test_build_joins_a_picture_and_the_caption_after_it(tmp_path: Path) -> None:
     assert "Reveal the answer" in folds[-1]
     assert "The answer." in folds[-1]
     assert "Toggle hidden content" not in html
+
+
+def test_build_puts_what_is_prepared_for_the_page_in_the_place_of_a_picture(tmp_path: Path) -> None:
+    svg = '<svg viewBox="0 0 300 200"><path id="m1" d="M0 0h9"/><use href="#m1"/></svg>'
+    charts = [drawing("draw-cell"), drawing("draw-cell")]
+    for cell in charts:
+        cell.outputs[0].data[FIGURE_NUMBERS]["page"] = {"svg": svg}
+    buffer = io.BytesIO()
+    pixels = np.full((40, 80, 3), 255, np.uint8)
+    pixels[10:, :40], pixels[10:, 40:] = (200, 0, 0), (0, 0, 200)
+    Image.fromarray(pixels).save(buffer, "jpeg", quality=95, subsampling=0)
+    pictures = drawing("draw-cell")
+    page = {"ncols": 2, "panels": [["left", 0, 0.25, 0.5, 1], ["right", 0.5, 0.25, 1, 1]]}
+    pictures.outputs[0].data = {
+        "image/jpeg": base64.b64encode(buffer.getvalue()).decode(),
+        FIGURE_NUMBERS: {"axes": [], "page": page},
+    }
+    captions = [nbformat.v4.new_markdown_cell(f"**Figure 5.{i}.** Look.") for i in (1, 2, 3)]
+    cells = [cell for pair in zip([*charts, pictures], captions, strict=True) for cell in pair]
+    book = chapter(tmp_path, *cells)
+    done = build(book)
+    assert done.returncode == 0, done.stderr
+    html = (book / "_build/html/book/05_t.html").read_text(encoding="utf-8")
+    assert html.count("<figcaption>") == 3
+    assert html.count('<svg class="chart"') == 2
+    assert html.count('role="img" aria-label="A picture with one pixel." width="450" height="300"') == 2
+    assert re.findall(r'\bid="(f\d-m1)"', html) == re.findall(r'href="#(f\d-m1)"', html) == ["f1-m1", "f2-m1"]
+    found = re.findall(r'<a href="../(_images/\w+.webp)"><img src="../\1" alt="Enlarge: (\w+)"', html)
+    assert [title for _, title in found] == ["left", "right"]
+    for (name, _), colour in zip(found, ((200, 0, 0), (0, 0, 200)), strict=True):
+        seen = np.asarray(Image.open(book / "_build/html" / name)).astype(int)
+        assert seen.shape == (30, 40, 3)
+        assert np.abs(seen - colour).mean() < 4
 
 
 def test_a_caption_without_a_picture_stops_the_build(tmp_path: Path) -> None:

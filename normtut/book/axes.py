@@ -87,13 +87,13 @@ def axes_picture(
     norms = NORMS if norms is None else norms
     ncols = 2 if len(norms) == 4 else min(3, len(norms))
     nrows = -(-len(norms) // ncols)
-    fig, axes = plt.subplots(nrows, ncols, squeeze=False, figsize=(2.2 * ncols, 1.75 * nrows))
+    fig, axes = plt.subplots(nrows, ncols, squeeze=False, figsize=(1.6 * ncols, 1.4 * nrows))
     for ax in axes.flat:
         ax.set_axis_off()
         ax.set_aspect("equal")
     for ax, (title, norm) in zip(axes.flat, norms.items(), strict=False):
         _block(ax, index_sets(norm, shape))
-        ax.set_title(title, fontsize=11)
+        ax.set_title(title, fontsize=10)
     return fig
 
 

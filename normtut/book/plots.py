@@ -6,17 +6,19 @@ import io
 import logging
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from .axes import NORMS, AxesExplorer, axes_explorer, axes_picture, index_sets
 from .figure_numbers import MIME_TYPE, figure_numbers
-from .palette import COLORS, RGB
+from .for_page import figure_svg, is_gallery, panels
+from .palette import COLORS, NORM_COLORS, RGB
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,16 +50,20 @@ __all__ = [
     "stacked",
 ]
 
+#: Of a figure, in inches. On a phone an inch has some 75 pixels then, and words of 10 points have ten.
+WIDTH = 4.8
+
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (5, 5)))
 
 
 def setup() -> None:
     """Give every figure of a notebook the book's look; call it once, after the imports.
 
-    Figures are white in light and dark mode alike. Those that hold photographs are stored as JPEG, all others
-    as PNG: a notebook stays small, and its lines stay sharp. Beside its picture each figure carries
-    `figure_numbers`, which a test can compare. Without IPython there is no notebook to store them, and only
-    the look is set.
+    In a notebook figures are white in light and dark mode alike. Those that hold photographs are stored as
+    JPEG, all others as PNG of 256 colours: a notebook stays small, and its lines stay sharp. Beside its
+    picture each figure carries `figure_numbers`, which a test can compare, and what the book's page shows in
+    its stead: a chart as SVG, a gallery's pictures one by one. Without IPython there is no notebook to store
+    them, and only the look is set.
     """
     import matplotlib as mpl
     import matplotlib.pyplot as plt
@@ -65,12 +71,12 @@ def setup() -> None:
 
     mpl.rcParams.update(
         {
-            "figure.figsize": (6.4, 3.2),
-            "figure.dpi": 110,
+            "figure.figsize": (WIDTH, 2.7),
+            "figure.dpi": 130,
             "figure.facecolor": "white",
             "savefig.facecolor": "white",
             "figure.constrained_layout.use": True,
-            "font.size": 11,
+            "font.size": 10,
             "axes.prop_cycle": cycler(color=COLORS) + cycler(linestyle=_DASHES),
             "axes.spines.top": False,
             "axes.spines.right": False,
@@ -93,7 +99,7 @@ def setup() -> None:
         formatters["image/png"].for_type(mpl.figure.Figure, _as_png)
         formatters["image/jpeg"].for_type(mpl.figure.Figure, _as_jpeg)
         formatters[MIME_TYPE] = JSONFormatter(parent=shell.display_formatter)
-        formatters[MIME_TYPE].for_type(mpl.figure.Figure, figure_numbers)
+        formatters[MIME_TYPE].for_type(mpl.figure.Figure, _as_numbers)
 
 
 def show(
@@ -120,8 +126,6 @@ def show(
             for another shape, and for pictures without pixels.
         TypeError: for pictures that are no tensors.
     """
-    import matplotlib.pyplot as plt
-
     try:
         titled = dict(images) if isinstance(images, Mapping) else dict(enumerate(images))
     except TypeError as error:
@@ -136,15 +140,12 @@ def show(
     nrows = math.ceil(len(pictures) / ncols)
     aspect = max(p.shape[0] / p.shape[1] for p in pictures.values())
     heading = 0.3 if isinstance(images, Mapping) else 0.0
-    fig, axes = plt.subplots(
-        nrows, ncols, squeeze=False, figsize=(width * ncols, (width * aspect + heading) * nrows)
-    )
-    for ax in axes.flat:
-        ax.set_axis_off()
-    for ax, (title, picture) in zip(axes.flat, pictures.items(), strict=False):
-        ax.imshow(picture, cmap="gray", vmin=0, vmax=255 if picture.dtype == np.uint8 else 1)
+    fig, axes = _gallery(nrows, ncols, width, width * aspect, heading)
+    for ax, (title, picture) in zip(axes, pictures.items(), strict=False):
+        levels = 255 if picture.dtype == np.uint8 else 1
+        ax.imshow(picture, cmap="gray", vmin=0, vmax=levels, interpolation="antialiased")
         if isinstance(images, Mapping):
-            ax.set_title(title, fontsize=10)
+            ax.set_title(str(title), fontsize=10)
     return fig
 
 
@@ -184,7 +185,7 @@ def histograms(
         squeeze=False,
         sharex=True,
         sharey=True,
-        figsize=(max(3.2 * ncols, 4.8), 0.4 + height * nrows),
+        figsize=(WIDTH, 0.4 + height * nrows),
     )
     for ax, (title, values) in zip(axes.flat, channels.items(), strict=False):
         colors = RGB if len(values) == 3 else COLORS
@@ -248,7 +249,7 @@ def roundtrip_errors(
     """
     import matplotlib.pyplot as plt
 
-    size = (4.8, 0.9 + 1.6 * len(offsets))
+    size = (WIDTH, 0.9 + 1.6 * len(offsets))
     fig, axes = plt.subplots(len(offsets), 1, squeeze=False, sharex=True, figsize=size)
     for ax, (recipe, series) in zip(axes.flat, offsets.items(), strict=True):
         ax.axhspan(*safe[recipe], color="0.88", zorder=0, label="right level")
@@ -278,8 +279,8 @@ def curves(
     import matplotlib.pyplot as plt
 
     ax = plt.subplots()[1] if ax is None else ax
-    for label, y in ys.items():
-        ax.plot(range(len(y)) if x is None else x, y, label=label)
+    for (label, y), look in zip(ys.items(), _looks(ys), strict=True):
+        ax.plot(range(len(y)) if x is None else x, y, label=label, **look)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.legend()
     return ax
@@ -301,7 +302,7 @@ def descents(
     """
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(len(panels), 1, squeeze=False, figsize=(4.8, 2.1 * len(panels)))
+    fig, axes = plt.subplots(len(panels), 1, squeeze=False, figsize=(WIDTH, 2.1 * len(panels)))
     for ax, (title, (loss, path, lowest)) in zip(axes.flat, panels.items(), strict=True):
         path, lowest = path.detach(), lowest.detach()
         points = torch.cat([path, lowest[None]])
@@ -348,7 +349,7 @@ def curve_panels(
 
     ncols = min(ncols or len(panels), len(panels))
     nrows = math.ceil(len(panels) / ncols)
-    size = (max(2.3, 6.4 / ncols) * ncols, 2.2 * nrows + 0.4)
+    size = (WIDTH, 2.2 * nrows + 0.4)
     fig, axes = plt.subplots(nrows, ncols, squeeze=False, sharex=True, sharey=True, figsize=size)
     for ax, (title, ys) in zip(axes.flat, panels.items(), strict=False):
         if mark is not None:
@@ -382,9 +383,8 @@ def bars(
     import matplotlib.pyplot as plt
 
     rows = max(map(len, panels.values()))
-    fig, axes = plt.subplots(
-        1, len(panels), squeeze=False, sharey=True, figsize=(3.4 * len(panels), 1.0 + 0.42 * rows)
-    )
+    size = (WIDTH, 1.0 + 0.42 * rows)
+    fig, axes = plt.subplots(1, len(panels), squeeze=False, sharey=True, figsize=size)
     for ax, (title, values) in zip(axes.flat, panels.items(), strict=True):
         drawn = ax.barh(list(values), list(values.values()), color=COLORS[: len(values)], height=0.65)
         ax.bar_label(drawn, [f"{v:.0%}" if percent else f"{v:.3g}" for v in values.values()], padding=3)
@@ -412,16 +412,16 @@ def stacked(parts: Mapping[str, Sequence[float]], labels: Sequence[str], *, xlab
     """
     import matplotlib.pyplot as plt
 
-    fig, ax = plt.subplots(figsize=(6.4, 1.2 + 0.5 * len(labels)))
+    fig, ax = plt.subplots(figsize=(WIDTH, 1.2 + 0.2 * len(parts) + 0.45 * len(labels)))
     left = np.zeros(len(labels))
     for (name, values), color in zip(parts.items(), COLORS, strict=False):
         drawn = ax.barh(list(labels), values, left=left, label=name, color=color, height=0.65, alpha=0.75)
-        ax.bar_label(drawn, fmt="%.3f", label_type="center", fontsize=9)
+        ax.bar_label(drawn, fmt=lambda v: f"{v:.3f}".lstrip("0"), label_type="center", fontsize=9)
         left = left + np.asarray(values)
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
     ax.set_xlabel(xlabel)
-    fig.legend(loc="outside upper center", ncols=len(parts), fontsize=9)
+    fig.legend(loc="outside upper center", fontsize=9)
     return fig
 
 
@@ -439,7 +439,7 @@ def spreads(means: Sequence[float], stds: Sequence[float], *, ylabel: str = "val
     m, s = np.asarray(means), np.asarray(stds)
     order = m.argsort()
     centre, std = m.mean(), math.sqrt((s**2).mean() + m.var())
-    fig, ax = plt.subplots(figsize=(6.4, 3.6))
+    fig, ax = plt.subplots(figsize=(WIDTH, 3.2))
     ax.axhspan(centre - std, centre + std, color=COLORS[1], alpha=0.25, label="all pixels: mean ± std")
     ax.axhline(centre, color=COLORS[1], lw=1.5)
     ax.errorbar(range(len(m)), m[order], s[order], fmt="o", ms=4, capsize=3, label="one image: mean ± std")
@@ -457,7 +457,7 @@ def by_rank(panels: Mapping[str, Sequence[Tensor]], *, ylabel: str = "running va
     """
     import matplotlib.pyplot as plt
 
-    figsize = (4.8, 0.5 + 2.1 * len(panels))
+    figsize = (WIDTH, 0.5 + 2.1 * len(panels))
     fig, axes = plt.subplots(len(panels), 1, squeeze=False, sharex=True, sharey=True, figsize=figsize)
     for ax, (title, vectors) in zip(axes.flat, panels.items(), strict=True):
         for rank, (v, marker, size) in enumerate(zip(vectors, "os^D", (90, 30, 30, 30), strict=False)):
@@ -485,7 +485,7 @@ def messages(panels: Mapping[str, Sequence[tuple[str, str]]], *, ranks: int = 2)
     import matplotlib.pyplot as plt
     from matplotlib.patches import Rectangle
 
-    fig, axes = plt.subplots(len(panels), 1, squeeze=False, figsize=(5.0, 1.75 * len(panels)))
+    fig, axes = plt.subplots(len(panels), 1, squeeze=False, figsize=(WIDTH, 1.75 * len(panels)))
     for ax, (title, steps) in zip(axes.flat, panels.items(), strict=True):
         gap = min(0.33 / len(steps), 0.18)  # for the arrows
         width = 1 / len(steps) - gap
@@ -525,7 +525,10 @@ def scatter(panels: Mapping[str, Tensor], *, marks: Tensor | None = None, limit:
     """
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(1, len(panels), squeeze=False, sharey=True, figsize=(3.0 * len(panels), 3.1))
+    side = WIDTH / max(2, len(panels))
+    fig, axes = plt.subplots(
+        1, len(panels), squeeze=False, sharey=True, figsize=(side * len(panels), side + 0.2)
+    )
     for ax, (title, points) in zip(axes.flat, panels.items(), strict=True):
         if marks is not None:
             ax.plot(*marks.detach().cpu().T, "o", color=COLORS[1], ms=13, mfc="none", mew=2)
@@ -556,14 +559,14 @@ def error_bars(
     """
     import matplotlib.pyplot as plt
 
-    size = (4.8, 0.4 + 2.5 * len(panels))
+    size = (WIDTH, 0.4 + 2.5 * len(panels))
     fig, axes = plt.subplots(len(panels), 1, squeeze=False, sharey=True, figsize=size)
     for ax, (title, series) in zip(axes.flat, panels.items(), strict=True):
-        for (label, runs), color, dash in zip(series.items(), COLORS, _DASHES, strict=False):
+        for (label, runs), look in zip(series.items(), _looks(series), strict=True):
             means = [statistics.mean(v) for v in runs.values()]  # exact: never outside the runs
             below = [m - min(v) for m, v in zip(means, runs.values(), strict=True)]
             above = [max(v) - m for m, v in zip(means, runs.values(), strict=True)]
-            bars = {"label": label, "color": color, "ls": dash, "marker": "o", "ms": 4, "capsize": 3}
+            bars: dict[str, Any] = {"label": label, "marker": "o", "ms": 4, "capsize": 3, **look}
             ax.errorbar(list(runs), means, (below, above), **bars)
         ax.set_xscale("log", base=2)
         ax.set_xticks(list(runs), [str(x) for x in runs])
@@ -588,19 +591,44 @@ def orientations(panels: Mapping[str, Tensor], *, ncols: int, width: float = 2.4
         ncols: panels in a row.
         width: of one panel, in inches.
     """
-    import matplotlib.pyplot as plt
-
     nrows = math.ceil(len(panels) / ncols)
-    size = (width * ncols, (width + 0.25) * nrows)
-    fig, axes = plt.subplots(nrows, ncols, squeeze=False, figsize=size)
-    for ax, (title, x) in zip(axes.flat, panels.items(), strict=False):
+    fig, axes = _gallery(nrows, ncols, width, width, 0.3)
+    for ax, (title, x) in zip(axes, panels.items(), strict=False):
         ax.set_title(title, fontsize=10)
-        ax.set_axis_off()
         if x.shape[0] == 3:
             ax.imshow(_as_picture(title, x, clip=False))
         else:
             _strokes(ax, x.detach().double().cpu().numpy())
     return fig
+
+
+def _looks(labels: Iterable[str]) -> list[dict[str, Any]]:
+    """A colour and a dash for each label: a norm's own, where one label alone names it; else the next."""
+    named = [next((c for word, c in NORM_COLORS.items() if word in f" {label} "), None) for label in labels]
+    own = [number if named.count(number) == 1 else None for number in named]
+    free = [number for number in range(len(COLORS)) if number not in own]
+    chosen = [free.pop(0) if number is None else number for number in own]
+    return [{"color": COLORS[number], "linestyle": _DASHES[number]} for number in chosen]
+
+
+def _gallery(
+    nrows: int, ncols: int, width: float, height: float, heading: float
+) -> tuple[Figure, list[Axes]]:
+    """Places for pictures of so many inches, each with room for a title above it, and nothing else."""
+    import matplotlib.pyplot as plt
+
+    gap = 0.06
+    across, down = ncols * (width + gap) - gap, nrows * (height + heading + gap) - gap
+    fig = plt.figure(figsize=(across, down))
+    fig.set_layout_engine("none")
+    axes = []
+    for row in range(nrows):
+        for column in range(ncols):
+            left, top = column * (width + gap), row * (height + heading + gap) + heading
+            box = (left / across, 1 - (top + height) / down, width / across, height / down)
+            axes.append(fig.add_axes(box))
+            axes[-1].set_axis_off()
+    return fig, axes
 
 
 def _finish_columns(axes: np.ndarray, count: int, xlabel: str) -> None:
@@ -681,15 +709,35 @@ def _has_photo(fig: Figure) -> bool:
     return any(np.ndim(np.asarray(image.get_array())) == 3 for ax in fig.axes for image in ax.images)
 
 
+def _dpi(fig: Figure) -> float:
+    """Of a figure with photographs: a dot for each pixel, but no more than twice what a page shows of it."""
+    fig.canvas.draw()
+    pictures = [(image.get_size()[1], ax.get_position().width) for ax in fig.axes for image in ax.images]
+    sharp = max(pixels / (width * fig.get_figwidth()) for pixels, width in pictures)
+    return float(min(max(sharp, fig.dpi), 200))
+
+
 def _render(fig: Figure, format: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    fig.savefig(buffer, format=format, bbox_inches="tight", **options)
+    fig.savefig(buffer, format=format, **options)
     return buffer.getvalue()
 
 
 def _as_png(fig: Figure) -> bytes | None:
-    return None if _has_photo(fig) else _render(fig, "png", metadata={"Software": None})
+    """Of 256 colours: a third of the bytes, and nobody sees it in a chart."""
+    if _has_photo(fig):
+        return None
+    drawn = Image.open(io.BytesIO(_render(fig, "png", bbox_inches="tight"))).convert("RGB")
+    buffer = io.BytesIO()
+    drawn.quantize(256, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
+    return buffer.getvalue()
 
 
 def _as_jpeg(fig: Figure) -> bytes | None:
-    return _render(fig, "jpeg", pil_kwargs={"quality": 88}) if _has_photo(fig) else None
+    """As large as the figure is, to the dot: the page cuts the pictures of a gallery out of it."""
+    return _render(fig, "jpeg", dpi=_dpi(fig), pil_kwargs={"quality": 85}) if _has_photo(fig) else None
+
+
+def _as_numbers(fig: Figure) -> dict[str, Any]:
+    page = panels(fig) if is_gallery(fig) and _has_photo(fig) else {"svg": figure_svg(fig)}
+    return {**figure_numbers(fig), "page": page}

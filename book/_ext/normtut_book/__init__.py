@@ -1,0 +1,28 @@
+"""The book's own Sphinx extension: what makes the built pages light, offline and accessible.
+
+- `maths`: equations are rendered while the book is built (KaTeX in an embedded V8); TeX that KaTeX cannot
+  read is a warning, hence stops the build.
+- `prose`: a block quote whose first word is bold (`> **Predict.** …`) becomes a call-out.
+- `figures`: charts as SVG in the page's colours, galleries of pictures, captions.
+- `api`: docstrings.
+- `pages`: what the theme writes into every page, and what the book leaves out of it.
+- `icons`: the icons that the book shows, and no others.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+
+from . import api, figures, icons, maths, pages, prose
+
+ASSETS = Path(__file__).resolve().parents[2] / "_assets"
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.config.html_static_path.append(str(ASSETS))
+    for module in (maths, prose, figures, api, pages, icons):
+        module.setup(app)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

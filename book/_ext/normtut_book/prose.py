@@ -1,0 +1,34 @@
+"""Call-outs: a block quote whose first word is bold (`> **Predict.** …`)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+
+
+def first_child(paragraph: nodes.Element) -> nodes.Node | None:
+    """The first child that is not the empty text that MyST puts before a bold word."""
+    return next((n for n in paragraph if n.astext()), None)
+
+
+class CallOuts(SphinxTransform):
+    """Give `> **Predict.** …` the classes `callout callout-predict`."""
+
+    default_priority = 500
+
+    def apply(self, **kwargs: Any) -> None:
+        for quote in self.document.findall(nodes.block_quote):
+            if not (quote.children and isinstance(quote[0], nodes.paragraph)):
+                continue
+            first = first_child(quote[0])
+            if isinstance(first, nodes.strong):
+                word = re.sub(r"[^a-z]+", "-", first.astext().lower()).strip("-")
+                quote["classes"] += ["callout", f"callout-{word}"]
+
+
+def setup(app: Sphinx) -> None:
+    app.add_transform(CallOuts)
