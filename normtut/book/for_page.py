@@ -33,7 +33,11 @@ DEFAULTS = {
     "fill-opacity: 1",
     "stroke-opacity: 1",
 }
-DOT = re.compile(r"M0 ([\d.]+)(?:C[-\d. ]+){8}z")  # the path of a circle
+#: The paths of markers, and the end of a stroke that looks like it.
+DOTS = (
+    (re.compile(r"M0 ([\d.]+)(?:C[-\d. ]+){8}z"), "round"),
+    (re.compile(r"M-([\d.]+) \1L\1 \1L\1 -\1L-\1 -\1z"), "square"),
+)
 
 
 def is_gallery(fig: Figure) -> bool:
@@ -118,7 +122,7 @@ def figure_svg(fig: Figure) -> str:
 def _clean(root: ET.Element) -> None:
     """Shorten what matplotlib writes, to a quarter or so; nothing moves by more than 0.05 points."""
     used = set(re.findall(r"#([\w-]+)", " ".join(v for n in root.iter() for v in n.attrib.values())))
-    dots = {node.attrib["id"]: radius for node in root.iter(f"{SVG}path") if (radius := _radius(node))}
+    dots = {node.attrib["id"]: dot for node in root.iter(f"{SVG}path") if (dot := _dot(node))}
     for node in root.iter():
         if node.attrib.get("id") not in used:
             node.attrib.pop("id", None)
@@ -170,31 +174,29 @@ def _transform(text: str) -> str:
     return re.sub(r"-?\d+\.\d+", lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."), text)
 
 
-def _radius(path: ET.Element) -> float | None:
-    """Of a marker that is a circle; None for any other path."""
-    match = DOT.fullmatch(_round(path.attrib.get("d", "")))
-    return float(match[1]) if match and "id" in path.attrib else None
+def _dot(path: ET.Element) -> tuple[float, str] | None:
+    """Of a circle or a square: its width, and the end of a stroke that looks like it; else None."""
+    way = _round(path.attrib.get("d", ""))
+    for shape, cap in DOTS:
+        if "id" in path.attrib and (match := shape.fullmatch(way)):
+            return 2 * float(match[1]), cap
+    return None
 
 
-def _join_dots(group: ET.Element, dots: dict[str, float]) -> None:
-    """Many equal dots become one path of strokes without length and with round ends."""
+def _join_dots(group: ET.Element, dots: dict[str, tuple[float, str]]) -> None:
+    """Many equal dots become one path of strokes without length."""
     uses = [node for node in group if node.tag == f"{SVG}use"]
     if len(uses) < 50 or len({(u.attrib[HREF], u.attrib.get("style")) for u in uses}) > 1:
         return
-    radius = dots.get(uses[0].attrib[HREF].removeprefix("#"))
-    fill = re.search(r"fill:([^;]+)", uses[0].attrib.get("style", ""))
-    if radius is None or fill is None or fill[1] == "none":
+    dot = dots.get(uses[0].attrib[HREF].removeprefix("#"))
+    style = uses[0].attrib.get("style", "")
+    fill = re.search(r"fill:([^;]+)", style)
+    if dot is None or fill is None or fill[1] == "none" or "opacity" in style:
         return
-    strokes = "".join(f"M{u.attrib['x']} {u.attrib['y']}h0" for u in uses)
-    style = f"stroke:{fill[1]};stroke-width:{2 * radius:.1f};stroke-linecap:round"
-    opacity = re.search(r"fill-opacity:([\d.]+)", uses[0].attrib["style"])
-    group.insert(
-        list(group).index(uses[0]),
-        ET.Element(
-            f"{SVG}path",
-            {"d": strokes, "style": style + (f";stroke-opacity:{opacity[1]}" if opacity else "")},
-        ),
-    )
+    places = dict.fromkeys(f"M{u.attrib['x']} {u.attrib['y']}h0" for u in uses)
+    look = f"stroke:{fill[1]};stroke-width:{dot[0]:.1f};stroke-linecap:{dot[1]}"
+    joined = ET.Element(f"{SVG}path", {"d": "".join(places), "style": look})
+    group.insert(list(group).index(uses[0]), joined)
     for use in uses:
         group.remove(use)
 
