@@ -12,9 +12,10 @@ else
   READY := $(VENV)/.ready
 endif
 
-.PHONY: help supported experiments book check test lint refresh serve bench lock set-repository clean
+.PHONY: help supported experiments book pdf check test lint refresh serve bench lock set-repository clean
 help:
 	@echo "make book      build the book to _build/html"
+	@echo "make pdf       print the whole book as _build/normtut.pdf (needs Chromium)"
 	@echo "make check     lint, types, the quick tests and the chapters that changed: in three minutes"
 	@echo "make test      run every test, and every chapter against its stored outputs"
 	@echo "make refresh   re-execute the chapters in place (ONLY='book/02_inverse.ipynb' for some)"
@@ -34,6 +35,9 @@ supported:
 
 book: $(READY)
 	@$(RUN) book/_tools/build.py
+
+pdf: book
+	@$(RUN) book/_tools/pdf.py
 
 # Tests, the examples in docstrings, and chapters against their stored outputs, in JOBS processes of one thread
 # each. A file stays in one process; the chapters, which take longest, are begun first. Whatever takes more than

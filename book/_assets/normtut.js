@@ -7,17 +7,33 @@ document.addEventListener("DOMContentLoaded", () => {
   set("#pst-primary-sidebar, .bd-sidebar-primary", "role", "complementary");
   set("#pst-primary-sidebar, .bd-sidebar-primary", "aria-label", "Book");
 
-  // Boxes that scroll can be reached with the keyboard.
-  const scrolls = () => document
-    .querySelectorAll(".bd-article pre, .pst-scrollable-table-container, .equation-box")
-    .forEach((box) => {
-      if (box.scrollWidth > box.clientWidth) box.setAttribute("tabindex", "0");
-      else box.removeAttribute("tabindex");
-    });
-  scrolls();
-  document.fonts.ready.then(scrolls);
-  window.addEventListener("resize", scrolls);
-  document.querySelectorAll("details").forEach((fold) => fold.addEventListener("toggle", scrolls));
+  // Boxes that scroll can be reached with the keyboard, and show on which side there is more.
+  const boxes = document.querySelectorAll(".bd-article pre, .pst-scrollable-table-container, .equation-box");
+  const measure = (box) => {
+    const hidden = box.scrollWidth - box.clientWidth;
+    if (hidden > 1) box.setAttribute("tabindex", "0");
+    else box.removeAttribute("tabindex");
+    box.classList.toggle("more-left", hidden > 1 && box.scrollLeft > 2);
+    box.classList.toggle("more-right", hidden > 1 && box.scrollLeft < hidden - 2);
+  };
+  const measureAll = () => boxes.forEach(measure);
+  boxes.forEach((box) => box.addEventListener("scroll", () => measure(box), { passive: true }));
+  measureAll();
+  document.fonts.ready.then(measureAll);
+  window.addEventListener("resize", measureAll);
+  document.querySelectorAll("details").forEach((fold) => fold.addEventListener("toggle", measureAll));
+
+  // Fifty buttons to copy a cell are fifty stops for the Tab key: they are for the pointer.
+  set("button.copybtn", "tabindex", "-1");
+
+  // On paper all folds are open, and closed again afterwards.
+  let opened = [];
+  window.addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("details:not([open])")];
+    opened.forEach((fold) => { fold.open = true; });
+    document.querySelectorAll("img[loading]").forEach((image) => { image.loading = "eager"; });
+  });
+  window.addEventListener("afterprint", () => opened.forEach((fold) => { fold.open = false; }));
 
   // A picture of a gallery opens by itself, larger; Escape, a click or Enter closes it, the arrows go on.
   const links = [...document.querySelectorAll(".gallery a")];

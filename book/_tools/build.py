@@ -38,6 +38,7 @@ def inputs() -> dict[str, str]:
         *pages(),
         *ROOT.glob("normtut/**/*.py"),
         *ROOT.glob("book/*.bib"),
+        *ROOT.glob("book/*.yml"),
         *ROOT.glob("book/figures/*"),
     ]
     machinery = [ROOT / "_config.yml", ROOT / "_toc.yml"]

@@ -4,7 +4,9 @@
   read is a warning, hence stops the build.
 - `prose`: a block quote whose first word is bold (`> **Predict.** …`) becomes a call-out.
 - `figures`: charts as SVG in the page's colours, galleries of pictures, captions.
+- `links`: numbers of equations, words of the glossary, the bibliography, synonyms for the search.
 - `api`: docstrings.
+- `tables`: long rows that a phone stacks.
 - `pages`: what the theme writes into every page, and what the book leaves out of it.
 - `icons`: the icons that the book shows, and no others.
 """
@@ -16,13 +18,13 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from . import api, figures, icons, maths, pages, prose
+from . import api, figures, icons, links, maths, pages, prose
 
 ASSETS = Path(__file__).resolve().parents[2] / "_assets"
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.config.html_static_path.append(str(ASSETS))
-    for module in (maths, prose, figures, api, pages, icons):
+    for module in (maths, prose, figures, links, api, pages, icons):
         module.setup(app)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
