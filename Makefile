@@ -20,7 +20,7 @@ help:
 	@echo "make test      run every test, and every chapter against its stored outputs"
 	@echo "make refresh   re-execute the chapters in place (ONLY='book/02_inverse.ipynb' for some)"
 	@echo "make serve     serve the built book on localhost"
-	@echo "make experiments   run what is missing in the results that chapters 6, 8, 13 and 14 draw"
+	@echo "make experiments   run what is missing in the results that chapters 6, 8, 10, 13 and 14 draw"
 	@echo "make bench     run the benchmarks"
 	@echo "make lock      resolve requirements.txt anew from pyproject.toml"
 	@echo "make set-repository URL=https://github.com/you/normtut"
@@ -69,6 +69,7 @@ serve: book
 
 experiments: $(READY)
 	@$(RUN) -m normtut.book.placement
+	@$(RUN) -m normtut.book.critics
 	@$(RUN) -m normtut.book.denoising
 	@$(RUN) -m normtut.experiments $(ARGS)
 

@@ -1,3 +1,4 @@
+import copy
 import itertools
 import math
 import statistics
@@ -26,7 +27,7 @@ def small(data, n=64):
 
 
 def incomplete(runs):
-    """What is missing of three seeds for six norms at five batch sizes, and for six numbers of groups."""
+    """What is missing of three seeds for six norms and one group at five batch sizes, and for more groups."""
     wanted = {
         (job["norm"], job.get("groups", 8) if job["norm"] == "group" else 0, job["batch_size"], job["seed"])
         for job in experiments.plan(range(3), NORMS)
@@ -38,9 +39,12 @@ def incomplete(runs):
 def test_the_stored_runs_are_complete(data):
     runs = [r for r in experiments.results() if r.data == data and r.norm in NORMS]
     assert not incomplete(runs)
-    assert len({r.key for r in runs}) == len(runs) == 3 * (6 * 5 + 5)
+    assert len({r.key for r in runs}) == len(runs) == 3 * (7 * 5 + 4)
     assert {r.epochs for r in runs} == {10}
-    assert all(0 < r.error < 1 and (r.norm == "batch") != math.isnan(r.recalibrated_error) for r in runs)
+    for r in runs:
+        assert 0 < r.error < 1
+        assert (r.norm == "batch") != math.isnan(r.recalibrated_error)
+        assert ((r.norm, r.batch_size) == ("batch", 2)) != math.isnan(r.paired_error)
     assert all(incomplete([r for r in runs if r is not gone]) for gone in runs)  # one less is noticed
 
 
@@ -49,11 +53,13 @@ def test_the_plan_is_what_the_chapter_draws():
     for norm in NORMS:
         cells = {(j["batch_size"], j["seed"]) for j in jobs if j["norm"] == norm and "groups" not in j}
         assert cells == {(size, seed) for size in SIZES for seed in range(3)}
-    groups = {(j["groups"], j["seed"]) for j in jobs if "groups" in j}
-    assert groups == {(g, seed) for g in (1, 2, 4, 16, 32) for seed in range(3)}  # 8 is among the others
+    one_group = {(j["batch_size"], j["seed"]) for j in jobs if j.get("groups") == 1}
+    assert one_group == {(size, seed) for size in SIZES for seed in range(3)}
+    groups = {(j["groups"], j["seed"]) for j in jobs if j.get("groups", 1) > 1}
+    assert groups == {(g, seed) for g in (2, 4, 16, 32) for seed in range(3)}  # 8 is among the others
 
 
-def test_what_chapter_13_says_about_them():
+def test_what_chapter_14_says_about_them():
     runs = experiments.results()
 
     def error(data, norm, size, groups=None):
@@ -66,6 +72,9 @@ def test_what_chapter_13_says_about_them():
         assert by_size[0] == max(by_size)
         for s, norm in itertools.product((8, 16, 32), ("group", "layer", "instance", "none")):
             assert error(data, "batch", s) < error(data, norm, s) - margin
+        assert all(error(data, "batch", s) < error(data, "group", s, 1) - margin for s in (8, 16, 32))
+        for s in SIZES:  # one group does as well as eight
+            assert abs(error(data, "group", s, 1) - error(data, "group", s)) < 0.03
         assert all(error(data, "instance", s) > error(data, "group", s) + 0.1 for s in SIZES)
         assert error(data, "group", 8, 32) > max(error(data, "group", 8, g) for g in (1, 2, 4, 8, 16)) + 0.1
     assert error("patches", "batch", 2) > error("patches", "group", 2) + 0.1
@@ -114,6 +123,37 @@ def test_networks_differ_in_their_norm_alone():
     assert len({sum(p.numel() for p in m.parameters()) for m in models.values()}) == 1
     assert all(m(torch.zeros(2, 3, 32, 32)).shape == (2, 11) for m in models.values())
     assert sum(isinstance(m, nn.GroupNorm) and m.num_groups == 8 for m in models["group"]) == 5
+
+
+def test_layer_is_the_norm_of_each_position():
+    layer = experiments.network("layer", 11)[1]
+    assert isinstance(layer, experiments.PositionLayerNorm)
+    x = 3 * torch.randn(2, 32, 5, 4) + 1
+    with torch.no_grad():
+        layer.weight.normal_()
+        layer.bias.normal_()
+    z = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, correction=0) + layer.eps).sqrt()
+    expected = z * layer.weight[:, None, None] + layer.bias[:, None, None]
+    torch.testing.assert_close(layer(x), expected)
+
+
+def test_the_error_in_pairs_is_that_of_training():
+    """Of two images alike one must look the darker one beside the other; of two unlike both are right."""
+    bn = nn.BatchNorm2d(1, affine=False)
+    model = nn.Sequential(bn, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 2, bias=False))
+    with torch.no_grad():
+        model[-1].weight.copy_(torch.tensor([[-1.0], [1.0]]))  # dark is 0, light is 1
+    y = torch.arange(40) % 2
+    x = y.view(-1, 1, 1, 1) + 0.01 * torch.randn(40, 1, 4, 4)
+    experiments.recalibrate(model, x)
+    assert experiments.error(model, x, y) == 0
+    before = copy.deepcopy(bn.state_dict())
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    alike = sum(len(y[pair].unique()) == 1 for pair in order.split(2))
+    assert 0 < alike < 20
+    assert experiments.error_in_pairs(model, x, y) == alike / 40
+    assert all(torch.equal(before[k], v) for k, v in bn.state_dict().items())
+    assert not model.training
 
 
 def test_dynamic_tanh_is_its_formula():

@@ -24,7 +24,19 @@ from torch import Tensor, nn
 
 from normtut.core import denormalize, moments, normalize
 
-__all__ = ["CLASSES", "WAYS", "Block", "Denoiser", "Run", "distance", "points", "results", "sample", "train"]
+__all__ = [
+    "CLASSES",
+    "WAYS",
+    "Block",
+    "Denoiser",
+    "Run",
+    "distance",
+    "one_thread",
+    "points",
+    "results",
+    "sample",
+    "train",
+]
 
 #: The shapes that the points of each class lie on.
 CLASSES = ("ring", "cross", "wave", "square")
@@ -173,7 +185,7 @@ def train(
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(model.parameters(), rate)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
-    with _one_thread():
+    with one_thread():
         for _ in range(steps):
             x, t, y, noise = _batch(256, generator)
             loss = F.mse_loss(model(x, t, y), noise)
@@ -185,7 +197,7 @@ def train(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """More threads gain nothing on matrices this small, and on a busy machine they wait for one another."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -207,7 +219,7 @@ def sample(model: Denoiser, y: Tensor, seed: int = 0, steps: int = 50) -> Tensor
     """Points (N, 2) of the classes ``y``, made from noise in ``steps`` steps (DDIM: Song et al. 2021)."""
     x = torch.randn(len(y), 2, generator=torch.Generator().manual_seed(seed))
     levels = torch.linspace(0.98, 0, steps + 1)
-    with _one_thread():
+    with one_thread():
         for now, after in pairwise(levels):
             (keep, add), (next_keep, next_add) = _shares(now), _shares(after)
             noise = model(x, now.expand(len(y)), y)

@@ -35,7 +35,57 @@ def _by_autograd(weight: Tensor, grad: Tensor) -> Tensor:
     return w.grad
 
 
+def _power_cases(g: torch.Generator) -> Iterator[Args]:
+    for (rows, columns), steps in (((3, 5), 1), ((6, 4), 2), ((4, 4), 3), ((5, 2), 30)):
+        matrix = 3 * torch.randn(rows, columns, generator=g, dtype=torch.float64)
+        yield matrix, torch.randn(columns, generator=g, dtype=torch.float64), steps
+
+
+def _rounds(matrix: Tensor, v: Tensor, steps: int, *, rescale: bool = True) -> tuple[Tensor, Tensor]:
+    for _ in range(steps):
+        u = matrix @ v
+        u = u / u.norm() if rescale else u
+        v = matrix.mT @ u
+        v = v / v.norm() if rescale else v
+    return u, v
+
+
+def _sigma(matrix: Tensor, v: Tensor, steps: int) -> Tensor:
+    u, v = _rounds(matrix, v, steps)
+    return u @ matrix @ v
+
+
+def _sigma_unscaled(matrix: Tensor, v: Tensor, steps: int) -> Tensor:
+    u, v = _rounds(matrix, v, steps, rescale=False)
+    return u @ matrix @ v
+
+
 EXERCISES = {
+    "sigma": Exercise(
+        title="Power iteration",
+        signature="sigma(matrix, v, steps)",
+        task="makes so many rounds of power iteration (10.3) from v, and returns its estimate of the largest "
+        "singular value of matrix, a tensor without axes",
+        reference=_sigma,
+        cases=_power_cases,
+        mistakes={
+            "returned σ², by which a vector grows that is multiplied by W and by its transpose": (
+                lambda matrix, v, steps: _sigma(matrix, v, steps) ** 2
+            ),
+            "made one round, whatever steps says": lambda matrix, v, steps: _sigma(matrix, v, 1),
+            "left out the last round": lambda matrix, v, steps: _sigma(matrix, v, steps - 1),
+            "never divided u and v by their lengths": _sigma_unscaled,
+            "took the length of W v without dividing by the length of v": (
+                lambda matrix, v, steps: (matrix @ _rounds(matrix, v, steps, rescale=False)[1]).norm()
+            ),
+            "used numpy's or torch's norm of the matrix without saying which: that is the Frobenius norm": (
+                lambda matrix, v, steps: torch.linalg.norm(matrix)
+            ),
+            "asked for the exact σ; here the estimate after so many rounds is wanted": (
+                lambda matrix, v, steps: torch.linalg.matrix_norm(matrix, 2)
+            ),
+        },
+    ),
     "spectral_grad": Exercise(
         title="The gradient through a spectral norm",
         signature="spectral_grad(weight, grad)",
