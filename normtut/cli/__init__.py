@@ -1,4 +1,4 @@
-"""The ``normtut`` command: ``normtut stats``, ``normtut stylize``; ``python -m normtut`` too."""
+"""The command ``normtut`` with its subcommands; ``python -m normtut`` too."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import normtut
-from normtut.cli import stats, stylize
+from normtut.cli import homework, stats, stylize
 
 __all__ = ["main"]
 
@@ -47,6 +47,7 @@ def _main(argv: Sequence[str] | None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     stats.add_parser(commands)
     stylize.add_parser(commands)
+    homework.add_parser(commands)
     args = parser.parse_args(argv)
     status: int = args.run(args)
     return status

@@ -20,10 +20,12 @@ import textwrap
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from normtut.book.exercises import features, pixels, practice, style, weights
-from normtut.book.exercises.engine import Exercise, attempted
+import torch
 
-__all__ = ["Exercise", "Task", "check", "names", "tasks"]
+from normtut.book.exercises import features, pixels, practice, style, weights
+from normtut.book.exercises.engine import Args, Exercise, attempted, fixed_settings
+
+__all__ = ["Exercise", "Task", "cases", "check", "names", "solution", "tasks"]
 
 _EXERCISES: dict[str, Exercise] = {
     **pixels.EXERCISES,
@@ -51,8 +53,8 @@ def check(
 
     The function runs under torch's own settings (float32, CPU, gradients on). Afterwards settings, random
     numbers and ``sys.stdout`` are as before. But it runs in this process: it could read the solutions, patch
-    torch or this function, or end the process. Graders who must not be cheated add hidden tests of their own
-    and a time limit outside of the process.
+    torch or this function, or end the process. Graders who must not be cheated add hidden tests of their own,
+    as ``normtut homework`` does, and a time limit outside of the process.
 
     Args:
         name: one of `names`.
@@ -65,9 +67,7 @@ def check(
         AssertionError: if ``strict``, and the attempt is not right: with the explanation.
         ValueError: for ``seconds`` outside the main thread, or on Windows.
     """
-    if name not in _EXERCISES:
-        raise KeyError(f"no exercise named {name!r}; there are {', '.join(_EXERCISES)}")
-    exercise = _EXERCISES[name]
+    exercise = _exercise(name)
     if attempt is None:
         right, text = False, f"{name}: {exercise.title}\n  {exercise.statement}"
     else:
@@ -78,6 +78,12 @@ def check(
         raise AssertionError(text)
     print(text)
     return right
+
+
+def _exercise(name: str) -> Exercise:
+    if name not in _EXERCISES:
+        raise KeyError(f"no exercise named {name!r}; there are {', '.join(_EXERCISES)}")
+    return _EXERCISES[name]
 
 
 def _wrapped(line: str) -> str:
@@ -110,3 +116,31 @@ def tasks() -> list[Task]:
     'adain(content, style, eps)'
     """
     return [Task(name, e.title, e.signature, e.task) for name, e in _EXERCISES.items()]
+
+
+def solution(name: str) -> Callable[..., Any]:
+    """A right function for an exercise, for the masters of homework; the book shows one too.
+
+    >>> check("film", solution("film"))
+    ✓ film: all 3 cases agree.
+    True
+
+    Raises:
+        KeyError: for an unknown name; it lists the known ones.
+    """
+    return _exercise(name).reference
+
+
+def cases(name: str, seed: int) -> list[Args]:
+    """The arguments of each case of an exercise, with other random numbers for every ``seed``.
+
+    `check` uses those of seed 0. Another seed gives hidden tests of one's own.
+
+    >>> [z.shape[0] for z, mean, std in cases("inverse", seed=7)]
+    [3, 2, 0, 1]
+
+    Raises:
+        KeyError: for an unknown name; it lists the known ones.
+    """
+    with fixed_settings():
+        return list(_exercise(name).cases(torch.Generator().manual_seed(seed)))

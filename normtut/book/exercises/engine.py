@@ -15,7 +15,7 @@ import torch
 
 from normtut.book.exercises.comparison import copied, described, difference, said, same
 
-__all__ = ["Args", "Exercise", "attempted"]
+__all__ = ["Args", "Exercise", "attempted", "fixed_settings"]
 
 Args = tuple[Any, ...]
 
@@ -54,11 +54,11 @@ def attempted(exercise: Exercise, attempt: object, seconds: float | None) -> tup
     if not callable(attempt):
         wrong = f"the second argument must be the function itself, not called; got {described(attempt)}."
         return False, f"{wrong}\n  {exercise.statement}"
-    with _fixed_settings():
+    with fixed_settings():
         cases = list(exercise.cases(torch.Generator().manual_seed(0)))
     for i, args in enumerate(cases, start=1):
         try:
-            with _fixed_settings(), _time_limit(seconds):
+            with fixed_settings(), _time_limit(seconds):
                 wrong = _what_is_wrong(exercise, attempt, args)
         except _TimeIsUpError:
             wrong = f"was not done after {seconds:g} s: is there a loop that does not end?"
@@ -73,7 +73,7 @@ def _what_is_wrong(exercise: Exercise, attempt: Callable[..., Any], args: Args) 
     """What is wrong with the result of one case, with all that helps to see why; empty if nothing is."""
     given, expected = copied(args), exercise.reference(*copied(args))
     try:
-        with _fixed_settings():
+        with fixed_settings():
             result = attempt(*given)
     except (KeyboardInterrupt, _TimeIsUpError):
         raise
@@ -103,7 +103,7 @@ def _line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _fixed_settings() -> Iterator[None]:
+def fixed_settings() -> Iterator[None]:
     """torch's own defaults, the same for everyone; afterwards the caller's, whatever has been changed."""
     device, dtype, stdout = torch.get_default_device(), torch.get_default_dtype(), sys.stdout
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
