@@ -4,9 +4,9 @@ import hashlib
 import http.server
 import io
 import pickle
-import sys
 import tarfile
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -44,7 +44,13 @@ class Server(http.server.BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(len(self.server.body)))
         self.end_headers()
-        self.wfile.write(self.server.body[: self.server.sent])
+        if self.server.drip is None:
+            self.wfile.write(self.server.body[: self.server.sent])
+            return
+        for byte in self.server.body:
+            if self.server.drip.wait(0.02):
+                return
+            self.wfile.write(bytes([byte]))
 
     def log_message(self, *args):
         pass
@@ -56,7 +62,7 @@ def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     body, checksums = archive()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as running:
-        running.body, running.sent, running.requests = body, len(body), 0
+        running.body, running.sent, running.requests, running.drip = body, len(body), 0, None
         monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{running.server_port}/{CIFAR10.filename}")
         monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(body).hexdigest())
         monkeypatch.setattr(CIFAR10, "train_list", [[name, checksums[name]] for name in TRAIN])
@@ -121,11 +127,45 @@ def test_damaged_files_are_replaced_and_kept_while_there_are_no_others(server, t
     assert is_complete(data.cifar10(root=tmp_path))
 
 
+def test_a_server_that_drips_is_given_up(server, tmp_path, monkeypatch):
+    """A byte now and then is no silence, and 170 MB of them would take for ever."""
+    server.drip = threading.Event()
+    monkeypatch.setattr("normtut.data.cifar._WINDOW", 0.5)
+    started = time.monotonic()
+    with pytest.raises(ConnectionError, match=r"only \d+ bytes in the last \d s\); .*PhotoPatches"):
+        data.cifar10(root=tmp_path)
+    server.drip.set()
+    assert time.monotonic() - started < 20
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_slow_but_steady_server_is_waited_for(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("normtut.data.cifar._WINDOW", 0.0)
+    monkeypatch.setattr("normtut.data.cifar._SLOWEST", 1)
+    assert is_complete(data.cifar10(root=tmp_path))
+
+
+def test_without_a_home_directory(monkeypatch):
+    def homeless(self):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("NORMTUT_DATA", raising=False)
+    monkeypatch.setattr("pathlib.Path.expanduser", homeless)
+    with pytest.raises(ConnectionError, match="home directory.*root= or NORMTUT_DATA"):
+        data.cifar10()
+
+
+def test_an_address_that_leads_nowhere(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(CIFAR10, "url", "nonsense")
+    with pytest.raises(ConnectionError, match="unknown url type"):
+        data.cifar10(root=tmp_path)
+
+
 def test_interrupted_by_hand(server, tmp_path, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules[CIFAR10.__module__], "download_and_extract_archive", interrupt)
+    monkeypatch.setattr("normtut.data.cifar._download", interrupt)
     with pytest.raises(KeyboardInterrupt):
         data.cifar10(root=tmp_path)
     assert list(tmp_path.iterdir()) == []
