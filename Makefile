@@ -7,12 +7,14 @@ export PYTHONHASHSEED := 0
 ifdef PYTHON
   RUN := $(PYTHON)
   READY := supported
+  export PYTHONPATH := $(CURDIR)
 else
   RUN := $(VENV)/bin/python
   READY := $(VENV)/.ready
 endif
 
-.PHONY: help supported experiments book pdf check test lint refresh serve bench lock set-repository clean
+.PHONY: help supported experiments book pdf check test lint refresh serve bench lock set-repository release \
+  release-check clean
 help:
 	@echo "make book      build the book to _build/html"
 	@echo "make pdf       print the whole book as _build/normtut.pdf (needs Chromium)"
@@ -24,14 +26,15 @@ help:
 	@echo "make bench     run the benchmarks"
 	@echo "make lock      resolve requirements.txt anew from pyproject.toml"
 	@echo "make set-repository URL=https://github.com/you/normtut"
+	@echo "make release VERSION=1.2.0   set the version, pin the chapters to it, say what comes next"
+	@echo "make release-check   build the archives, check them, and run every chapter alone"
 
 $(VENV)/.ready: requirements.txt pyproject.toml
 	@sh book/_tools/make_venv.sh $(VENV)
 	@touch $@
 
 supported:
-	@$(PYTHON) -c 'import sys; sys.exit((not (3, 10) <= sys.version_info[:2] <= (3, 14)) and \
-	  "normtut needs Python 3.10 to 3.14; $(PYTHON) is %d.%d" % sys.version_info[:2])'
+	@$(PYTHON) book/_tools/missing.py
 
 book: $(READY)
 	@$(RUN) book/_tools/build.py
@@ -43,7 +46,7 @@ pdf: book
 # each. A file stays in one process; the chapters, which take longest, are begun first. Whatever takes more than
 # ten seconds is listed, and should be marked as slow.
 JOBS ?= 2
-PYTEST := OMP_NUM_THREADS=1 PYTHONPATH=book/_tools $(RUN) -m pytest -p nbnumbers --nbval --nbval-current-env \
+PYTEST := OMP_NUM_THREADS=1 PYTHONPATH=book/_tools:$(CURDIR) $(RUN) -m pytest -p nbnumbers --nbval --nbval-current-env \
   -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 0 --durations-min 10
 
 # For every change: all but what is slow or needs a browser, and the chapters that differ from the main branch.
@@ -83,6 +86,18 @@ lock: $(READY)
 
 set-repository: $(READY)
 	@$(RUN) book/_tools/set_repository.py $(URL)
+
+release: $(READY)
+	@$(RUN) book/_tools/release.py $(VERSION)
+
+# What a release must pass beyond `make test`: the archives as a package index wants them, and every chapter, alone
+# in an empty folder, with normtut installed by the chapter's own cell.
+release-check: $(READY)
+	@rm -rf build dist
+	@$(RUN) -m pip install --quiet build twine
+	@$(RUN) -m build --quiet
+	@$(RUN) -m twine check --strict dist/*
+	@EVERY_CHAPTER=1 OMP_NUM_THREADS=1 $(RUN) -m pytest tests/test_alone.py -n $(JOBS) $(ARGS)
 
 clean:
 	rm -rf _build $(VENV)

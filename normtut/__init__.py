@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     )
     from .statistics import ChannelStats, dataset_stats
 
-__version__ = "0.1.0"
+__version__ = "0.1.0.dev0"
 
 _SUBMODULES = (
     "core",

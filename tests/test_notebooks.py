@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book" / "_tools"))
-from common import chapters, pages, repository_url  # noqa: E402
+from common import chapters, pages, repository_url, version  # noqa: E402
 from folds import FOLDS, fold  # noqa: E402
 from install_cell import TAG, install_cell  # noqa: E402
 from nbnumbers import Number, read_lines  # noqa: E402
@@ -126,7 +126,7 @@ def test_is_a_valid_notebook(path: Path, notebook) -> None:
 
 
 def test_first_code_cell_installs_normtut(notebook) -> None:
-    first, expected = code_cells(notebook)[0], install_cell(repository_url())
+    first, expected = code_cells(notebook)[0], install_cell(repository_url(), version())
     assert first.source == expected["source"], "run `make refresh` or `make set-repository`"
     assert dict(first.metadata) == expected["metadata"]
     assert sum(TAG in c.metadata.get("tags", []) for c in notebook.cells) == 1

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,8 @@ import normtut
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book" / "_tools"))
-from common import chapters, repository_url  # noqa: E402
+from common import chapters, repository_url, version  # noqa: E402
+from common import pages as book_pages  # noqa: E402
 from set_repository import files, forms  # noqa: E402
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -67,11 +71,14 @@ def test_the_package_holds_no_placeholder() -> None:
         assert not re.search(r"OWNER|TODO|FIXME|XXX", path.read_text(encoding="utf-8")), path.name
 
 
-def test_one_version() -> None:
+def test_the_version_stands_in_one_place() -> None:
+    assert version() == normtut.__version__
+    places = [p for p in tracked() if p.suffix in (".py", ".toml", ".cff", ".yml", ".md")]
+    stands = re.compile(rf"(?<![\d.]){re.escape(normtut.__version__)}(?![\d.])")
+    found = [p for p in places if stands.search(p.read_text(encoding="utf-8"))]
+    assert found == [ROOT / "normtut" / "__init__.py"]
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert f'version = "{normtut.__version__}"' in project
-    assert citation["version"] == normtut.__version__
+    assert 'version = { attr = "normtut.__version__" }' in project
 
 
 def test_the_readme_says_that_the_address_is_a_placeholder_while_it_is() -> None:
@@ -88,10 +95,77 @@ def test_the_readme_example_runs() -> None:
     assert (scope["back"] - scope["x"]).abs().max() < 1e-6
 
 
-def test_readme_files_exist() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        if not target.startswith("http"):
-            assert (ROOT / target).is_file(), target
+def test_readme_links_hold_on_a_package_index_too() -> None:
+    """There a relative link leads nowhere; an absolute one must name a file of the repository or a page."""
+    url, published, _ = forms(repository_url())
+    pages = [path.relative_to(ROOT).with_suffix(".html").as_posix() for path in book_pages()]
+    for target in re.findall(r"\]\(([^)]+)\)|<(http[^>]+)>", README):
+        link = "".join(target)
+        assert link.startswith("https://"), link
+        if link.startswith(f"{url}/blob/main/"):
+            assert (ROOT / link.removeprefix(f"{url}/blob/main/")).is_file(), link
+        elif link.startswith(published):
+            page = link.removeprefix(published)
+            assert page in ["", "_images/idea.svg", *pages], link
+    assert "](book/figures/idea.svg)" in (ROOT / "index.md").read_text(), "Sphinx puts it at _images/idea.svg"
+
+
+def test_the_python_versions_are_the_same_everywhere() -> None:
+    names = ("README.md", "book/_tools/make_venv.sh", "book/_tools/missing.py")
+    for name in names:
+        assert "Python 3.10 to 3.14" in (ROOT / name).read_text(encoding="utf-8"), name
+    jobs = workflow("test")["jobs"]
+    assert jobs["test"]["strategy"]["matrix"]["python"] == ["3.10", "3.12", "3.13", "3.14"]
+
+
+def workflow(name: str) -> dict:
+    return yaml.safe_load((ROOT / ".github" / "workflows" / f"{name}.yml").read_text(encoding="utf-8"))
+
+
+def test_nothing_is_published_before_the_tests_have_passed() -> None:
+    jobs = workflow("test")["jobs"]
+    assert set(jobs["pages"]["needs"]) == set(jobs) - {"pages"}
+    assert jobs["pages"]["if"] == "github.event_name != 'pull_request' && github.ref == 'refs/heads/main'"
+    release = workflow("release")["jobs"]
+    assert release["publish"]["needs"] == "build"
+    assert release["build"]["needs"] == "tests"
+    assert release["tests"]["uses"] == "./.github/workflows/test.yml"
+    assert release["publish"]["permissions"] == {"id-token": "write"}
+
+
+def test_security_and_changes_are_short() -> None:
+    assert len((ROOT / "SECURITY.md").read_text(encoding="utf-8").splitlines()) <= 14
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    policy = changes.partition("\n## ")[0]
+    assert policy.count("\n- **") == 3
+    latest = re.search(r"^## (\S+)", changes, re.M)[1]
+    assert latest == ("Unreleased" if "dev" in normtut.__version__ else normtut.__version__)
+
+
+@pytest.mark.slow
+def test_the_archives_hold_what_they_should(tmp_path: Path) -> None:
+    """The source distribution is the whole repository, and the wheel the package and nothing else."""
+    wanted = {path.relative_to(ROOT).as_posix() for path in tracked()}
+    build = "from setuptools.build_meta import *; build_sdist('..'); build_wheel('..')"
+    source = tmp_path / "source"
+    for name in wanted:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, source / name)
+    done = subprocess.run(
+        [sys.executable, "-c", build], cwd=source, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (sdist,), (wheel,) = tmp_path.glob("*.tar.gz"), tmp_path.glob("*.whl")
+    with tarfile.open(sdist) as archive:
+        there = {name.partition("/")[2] for name in archive.getnames()}
+    assert not wanted - there
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {i.filename: i.file_size for i in archive.infolist() if ".dist-info/" not in i.filename}
+        (metadata,) = [archive.read(i) for i in archive.namelist() if i.endswith(".dist-info/METADATA")]
+    package = {name for name in wanted if name.startswith("normtut/")}
+    assert set(packed) == package
+    assert sum(packed.values()) < 5_000_000
+    assert f"\nVersion: {normtut.__version__}\n" in metadata.decode()
 
 
 def test_vendored_work_keeps_its_licence() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import datetime
 import io
 import os
 import re
@@ -21,8 +22,10 @@ ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / "book" / "_tools"
 FIGURE_NUMBERS = "application/vnd.normtut.figure+json"
 sys.path.insert(0, str(TOOLS))
+import missing  # noqa: E402
+import release  # noqa: E402
 import set_repository  # noqa: E402
-from common import repository_url  # noqa: E402
+from common import chapters, repository_url, version  # noqa: E402
 from folds import fold  # noqa: E402
 from install_cell import TAG, repair  # noqa: E402
 
@@ -108,11 +111,19 @@ def test_refresh_names_a_file_that_is_no_notebook(tmp_path: Path) -> None:
 
 def test_repair_replaces_an_old_install_cell_and_nothing_else(tmp_path: Path) -> None:
     notebook = nbformat.read(store(tmp_path / "a.ipynb", "x = 1", "y = 2"), as_version=4)
-    repair(notebook, "https://github.com/old/normtut")
-    repair(notebook, "https://github.com/new/normtut")
+    repair(notebook, "https://github.com/old/normtut", "1.0.dev0")
+    repair(notebook, "https://github.com/new/normtut", "1.0.dev0")
     assert [c.cell_type for c in notebook.cells] == ["markdown", "code", "code", "code"]
     assert "https://github.com/new/normtut" in notebook.cells[1].source
     assert "old" not in notebook.cells[1].source
+
+
+def test_a_chapter_of_a_release_installs_that_release(tmp_path: Path) -> None:
+    notebook = nbformat.read(store(tmp_path / "a.ipynb", "x = 1"), as_version=4)
+    url = "https://github.com/you/normtut"
+    for new, installed in (("1.2.0", f"{url}@v1.2.0"), ("1.3.0.dev0", url)):
+        repair(notebook, url, new)
+        assert f'%pip install -q "normtut @ git+{installed}"' in notebook.cells[1].source
 
 
 def cell(source: str, *tags: str, **metadata: object) -> nbformat.NotebookNode:
@@ -210,7 +221,13 @@ def test_set_repository_changes_every_place_and_back(copied: Path) -> None:
     assert expected <= changed
     assert {f"book/{p.name}" for p in (copied / "book").glob("*.ipynb")} <= changed
     set_repository.set_repository(old, copied)
+    original[copied / "README.md"] = without_placeholder(original[copied / "README.md"])
     assert {path: path.read_bytes() for path in original} == original
+
+
+def without_placeholder(readme: bytes) -> bytes:
+    paragraphs = readme.decode().split("\n\n")
+    return "\n\n".join(p for p in paragraphs if "The address is a placeholder" not in p).encode()
 
 
 @pytest.mark.parametrize(
@@ -221,6 +238,83 @@ def test_set_repository_refuses_what_colab_cannot_open(copied: Path, url: str) -
     with pytest.raises(ValueError, match=r"must look like https://github.com/you/normtut"):
         set_repository.set_repository(url, copied)
     assert (copied / "pyproject.toml").read_bytes() == before
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """The repository as it would be committed now, elsewhere."""
+    listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    there = tmp_path / "clone"
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (there / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, there / name)
+    for words in ("init -q", "add -A"):
+        assert run("git", *words.split(), cwd=there).returncode == 0
+    return there
+
+
+@pytest.mark.slow
+def test_set_repository_leaves_a_repository_whose_tests_pass_and_says_what_comes_next(clone: Path) -> None:
+    url = (
+        "https://github.com/" + "Some-One/my.book"
+    )  # in two: the copy of this file must not hold the address
+    done = run(sys.executable, "book/_tools/set_repository.py", url, cwd=clone)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()[-3:]
+    assert [line[:3] for line in lines] == ["1. ", "2. ", "3. "]
+    assert url in lines[0]
+    assert "Settings → Pages → Source: GitHub Actions" in lines[1]
+    assert "https://some-one.github.io/my.book/" in lines[1]
+    tests = ["tests/test_repository.py", "tests/test_notebooks.py", "-m", "not slow"]
+    environment = os.environ | {"PYTHONPATH": str(clone), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+    done = run(*command, cwd=clone, env=environment)
+    assert done.returncode == 0, done.stdout
+
+
+# --- a release ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def released(copied: Path) -> Path:
+    for name in ("_toc.yml", "index.md", "normtut/__init__.py", "book/references.bib"):
+        (copied / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, copied / name)
+    (copied / "CHANGELOG.md").write_text("# Changes\n\n## Unreleased\n\n- News.\n\n## 0.0.1 (2020-01-01)\n")
+    return copied
+
+
+def test_a_release_pins_the_chapters_and_what_follows_takes_the_pins_away(released: Path) -> None:
+    day, url = datetime.date(2030, 2, 1), repository_url(released)
+    release.set_version("7.8.9", day, released)
+    before = {path: path.read_bytes() for path in chapters(released)}
+    assert version(released) == "7.8.9"
+    assert len(before) >= 14
+    for path in before:
+        notebook = nbformat.read(path, as_version=4)
+        (install,) = [c for c in notebook.cells if TAG in c.metadata.get("tags", [])]
+        assert f"normtut @ git+{url}@v7.8.9" in install.source
+        assert any(c.get("outputs") for c in notebook.cells), "outputs stay as they were"
+    changes = (released / "CHANGELOG.md").read_text()
+    assert changes == "# Changes\n\n## 7.8.9 (2030-02-01)\n\n- News.\n\n## 0.0.1 (2020-01-01)\n"
+    release.set_version("7.9.0.dev0", day, released)
+    assert version(released) == "7.9.0.dev0"
+    for path, pinned in before.items():
+        assert path.read_bytes() == pinned.replace(b"@v7.8.9", b"")
+    assert "# Changes\n\n## Unreleased\n\n## 7.8.9 (" in (released / "CHANGELOG.md").read_text()
+    with pytest.raises(ValueError, match=r"has nothing under .## Unreleased. to be released"):
+        release.set_version("7.9.0", day, released)
+    assert version(released) == "7.9.0.dev0"
+
+
+@pytest.mark.parametrize("wrong", ["", "1.2", "v1.2.3", "1.2.3-beta", "1.2.3.dev1"])
+def test_a_version_that_cannot_be_released_changes_nothing(released: Path, wrong: str) -> None:
+    with pytest.raises(ValueError, match="VERSION must look like"):
+        release.set_version(wrong, datetime.date(2030, 2, 1), released)
+    assert version(released) == version()
 
 
 # --- building -----------------------------------------------------------------------------------------------
@@ -429,3 +523,26 @@ def test_no_python_at_all_is_told_the_same(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "no python3" in done.stderr
     assert "needs Python 3.10" in done.stderr
+
+
+def test_an_environment_that_lacks_packages_is_told_the_line_that_installs_them(tmp_path: Path) -> None:
+    """`make PYTHON=…` with a Python that has nothing, as on a machine where the book never ran."""
+    assert run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv").returncode == 0
+    python = tmp_path / "venv" / "bin" / "python"
+    done = run("make", "--no-print-directory", "lint", f"PYTHON={python}", cwd=ROOT)
+    assert done.returncode == 2
+    assert f"{python} -m pip install 'torch>=" in done.stderr
+    assert "'jupyter-book>=" in done.stderr
+    assert "ruff" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert run(sys.executable, TOOLS / "missing.py").stderr == ""
+
+
+def test_what_is_required_is_read_as_pip_reads_it() -> None:
+    tomllib = pytest.importorskip("tomllib")  # Python 3.11
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    project = tomllib.loads(text)["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["book"], *extras["test"], *extras["dev"]]
+    assert missing.requirements(text) == wanted
+    assert missing.missing(["pip>=1", "no-such-package[x]>=2"]) == ["no-such-package[x]>=2"]

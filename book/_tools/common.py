@@ -1,4 +1,4 @@
-"""What the book's tools share: where things are, which chapters there are, what the project's address is."""
+"""What the book's tools share: where things are, the chapters, the project's address and version."""
 
 from __future__ import annotations
 
@@ -50,4 +50,13 @@ def repository_url(root: Path = ROOT) -> str:
         raise ValueError(
             'pyproject.toml has no line `Repository = "https://…"` under [project.urls]'
         )
+    return match[1]
+
+
+def version(root: Path = ROOT) -> str:
+    """The version of normtut, from the one place where it stands."""
+    text = (root / "normtut" / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"$', text, flags=re.MULTILINE)
+    if match is None:
+        raise ValueError('normtut/__init__.py has no line `__version__ = "…"`')
     return match[1]

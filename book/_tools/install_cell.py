@@ -1,4 +1,7 @@
-"""The first code cell of every chapter: it installs normtut where it cannot be imported (Colab), and only there."""
+"""The first code cell of every chapter: it installs normtut where it cannot be imported (Colab), and only there.
+
+A chapter of a release installs that release: an old notebook must not meet a new library.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ SOURCE = """\
 import importlib.util
 
 if importlib.util.find_spec("normtut") is None:
-    %pip install -q "normtut @ git+{url}\""""
+    %pip install -q "normtut @ git+{address}\""""
 
 METADATA = {
     "mystnb": {
@@ -22,26 +25,27 @@ METADATA = {
 }
 
 
-def install_cell(url: str) -> dict[str, Any]:
-    """The cell, as it is stored."""
+def install_cell(url: str, version: str) -> dict[str, Any]:
+    """The cell, as it is stored. Only a version under development installs what is newest."""
+    address = url if "dev" in version else f"{url}@v{version}"
     return {
         "cell_type": "code",
         "execution_count": None,
         "id": "install-normtut",
         "metadata": METADATA,
         "outputs": [],
-        "source": SOURCE.format(url=url),
+        "source": SOURCE.format(address=address),
     }
 
 
-def repair(notebook: Any, url: str) -> None:
+def repair(notebook: Any, url: str, version: str) -> None:
     """Give `notebook` its install cell: replace what carries the tag, or insert it before the first code cell.
 
     The cells' outputs are left alone.
     """
     import nbformat
 
-    cell = nbformat.from_dict(install_cell(url))
+    cell = nbformat.from_dict(install_cell(url, version))
     cells = notebook.cells
     old = [
         i

@@ -24,7 +24,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 sys.path.insert(0, str(Path(__file__).parent))
-from common import ROOT, chapters, repository_url
+from common import ROOT, chapters, repository_url, version
 from folds import fold
 from install_cell import repair
 
@@ -153,7 +153,7 @@ def refresh(path: Path, url: str) -> None:
         notebook = nbformat.read(path, as_version=4)
     except (OSError, ValueError, nbformat.ValidationError) as error:
         raise RefreshError(f"{path}: not a readable notebook: {error}") from None
-    repair(notebook, url)
+    repair(notebook, url, version(ROOT))
     fold(notebook)
     execute(notebook, path.parent, os.path.relpath(path))
     tidy(notebook)

@@ -2,6 +2,7 @@
 
 The address stands in pyproject.toml. What is made from it (the launch button's configuration, the install
 cells, the README's links, CITATION.cff) is rewritten here, and tests/test_repository.py holds all of it together.
+With the placeholder goes the README's paragraph about it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from common import ROOT, repository_url
 
+PLACEHOLDER = "**The address is a placeholder.**"
+NEXT = """\
+1. Commit this, and push it to the branch main of {0}.
+2. There, choose Settings → Pages → Source: GitHub Actions. The book is published to {1} when the tests have passed.
+3. To publish a version on PyPI too, name {0}, release.yml and the environment pypi as a trusted publisher there."""
 URL = re.compile(r"https://github\.com/([A-Za-z0-9-]+)/([A-Za-z0-9._-]+)")
 
 
@@ -60,6 +66,9 @@ def set_repository(url: str, root: Path = ROOT) -> list[Path]:
                 else re.escape(before) + r"(?![A-Za-z0-9_-])"
             )
             result = re.sub(whole, after, result)
+        if path.name == "README.md":
+            paragraphs = result.split("\n\n")
+            result = "\n\n".join(p for p in paragraphs if not p.startswith(PLACEHOLDER))
         if result != text:
             path.write_text(result, encoding="utf-8", newline="\n")
             changed.append(path)
@@ -80,6 +89,7 @@ def main(arguments: list[str]) -> int:
     for path in changed:
         print(path.relative_to(ROOT))
     print(f"{len(changed)} files changed; the address is {repository_url()}")
+    print(NEXT.format(*forms(repository_url())))
     return 0
 
 
