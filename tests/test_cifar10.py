@@ -151,7 +151,7 @@ def test_without_a_home_directory(monkeypatch):
 
     monkeypatch.delenv("NORMTUT_DATA", raising=False)
     monkeypatch.setattr("pathlib.Path.expanduser", homeless)
-    with pytest.raises(ConnectionError, match="home directory.*root= or NORMTUT_DATA"):
+    with pytest.raises(ConnectionError, match=r"home directory.*root= or NORMTUT_DATA"):
         data.cifar10()
 
 
