@@ -240,8 +240,7 @@ def _as_stats(name: str, stats: Stats, x: Tensor) -> Tensor:
                 + ("; is it channels-last? then x.movedim(-1, -3)" if last else "")
             )
         t = t.view(-1, *[1] * (x.ndim - 1 - channel_axis))
-    pairs = zip(reversed(t.shape), reversed(x.shape), strict=False)
-    if t.ndim > x.ndim or any(size not in (1, wanted) for size, wanted in pairs):
+    if t.ndim > x.ndim or any(t.shape[-i] not in (1, x.shape[-i]) for i in range(1, t.ndim + 1)):
         raise ValueError(
             f"{name} of shape {tuple(t.shape)} does not broadcast to x of shape {tuple(x.shape)}"
         )

@@ -102,10 +102,15 @@ def _line(error: BaseException) -> str:
     return "".join(f"\n  in line {f.lineno} of {f.name}: {f.line}" for f in frames if f.line)
 
 
+def _default_device() -> torch.device:
+    """`torch.get_default_device` of older versions raises once the default has been set to None."""
+    return torch.empty(0).device
+
+
 @contextlib.contextmanager
 def fixed_settings() -> Iterator[None]:
     """torch's own defaults, the same for everyone; afterwards the caller's, whatever has been changed."""
-    device, dtype, stdout = torch.get_default_device(), torch.get_default_dtype(), sys.stdout
+    device, dtype, stdout = _default_device(), torch.get_default_dtype(), sys.stdout
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
         try:
             torch.set_default_dtype(torch.float32)
@@ -115,7 +120,7 @@ def fixed_settings() -> Iterator[None]:
         finally:
             sys.stdout = stdout
             torch.set_default_dtype(dtype)
-            if torch.get_default_device() != device:
+            if _default_device() != device:
                 torch.set_default_device(None if device.type == "cpu" else device)
 
 
