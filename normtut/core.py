@@ -118,7 +118,8 @@ def denormalize(z: Tensor, mean: Stats, std: Stats) -> Tensor:
     learned γ may be zero.
     """
     mean, std = _as_stats("mean", mean, z), _as_stats("std", std, z)
-    return (at_least_float32(z) * std + mean).to(z.dtype)
+    x = torch.addcmul(mean, at_least_float32(z), std)  # in one pass over memory
+    return x if x.dtype == z.dtype else x.to(z.dtype)
 
 
 @overload
@@ -218,7 +219,12 @@ def from_numpy(array: NDArray[Any]) -> Tensor:
 
 def at_least_float32(x: Tensor) -> Tensor:
     """``x``, or a copy of it in float32 where it has less precision than that."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    wide = _wide(x.dtype)
+    return x if x.dtype == wide else x.to(wide)  # also to do nothing, `to` takes a while
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
 
 
 def _as_stats(name: str, stats: Stats, x: Tensor) -> Tensor:
@@ -227,9 +233,9 @@ def _as_stats(name: str, stats: Stats, x: Tensor) -> Tensor:
     if isinstance(stats, Tensor):  # a wider dtype makes the result wider, as everywhere in PyTorch
         t = stats.to(x.device, stats.dtype if stats.is_floating_point() else torch.float64)
     elif isinstance(stats, np.ndarray):
-        t = from_numpy(stats).to(x.device, at_least_float32(x).dtype)
+        t = from_numpy(stats).to(x.device, _wide(x.dtype))
     else:
-        t = torch.as_tensor(stats, dtype=torch.float64).to(x.device, at_least_float32(x).dtype)
+        t = torch.as_tensor(stats, dtype=_wide(x.dtype), device=x.device)
     if t.ndim == 1:
         channel_axis = x.ndim - (3 if x.ndim >= 3 else 1)
         if channel_axis < 0 or t.numel() not in (1, x.shape[channel_axis]):
@@ -239,7 +245,7 @@ def _as_stats(name: str, stats: Stats, x: Tensor) -> Tensor:
                 + (f"{x.shape[channel_axis]} (axis {channel_axis})" if x.ndim else "no axes")
                 + ("; is it channels-last? then x.movedim(-1, -3)" if last else "")
             )
-        t = t.view(-1, *[1] * (x.ndim - 1 - channel_axis))
+        return t.view(-1, *[1] * (x.ndim - 1 - channel_axis))
     if t.ndim > x.ndim or any(t.shape[-i] not in (1, x.shape[-i]) for i in range(1, t.ndim + 1)):
         raise ValueError(
             f"{name} of shape {tuple(t.shape)} does not broadcast to x of shape {tuple(x.shape)}"

@@ -411,8 +411,11 @@ def test_piece_by_piece_it_is_the_same(monkeypatch, dtype):
         assert torch.equal(to_uint8(x), whole)
     if dtype == torch.float64:
         assert torch.equal(whole, plainly_to_uint8(x))
-    view = torch.rand(3, 8, 8, dtype=dtype).expand(2, 3, 8, 8).transpose(2, 3)
-    assert torch.equal(to_uint8(view), to_uint8(view.contiguous()))
+    monkeypatch.setattr(images, "_PIECE", 100)
+    last = torch.rand(2, 8, 8, 3, dtype=dtype).movedim(-1, 1)
+    gaps = torch.rand(3, 8, 8, dtype=dtype).expand(2, 3, 8, 8).transpose(2, 3)
+    for x in (last, gaps, last[..., ::2]):
+        assert torch.equal(to_uint8(x), to_uint8(x.contiguous()))
 
 
 @pytest.mark.filterwarnings("error")  # vmap warns where an operation is unknown to it
