@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -14,7 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 from normtut import layers
 from normtut.distributed import run_workers
 
-BATCH, STEPS, ROUNDS = 32, 2, 7
+from ._measure import Results
+
+BATCH, STEPS, ROUNDS = 32, 2, 15
 WIDTHS = (16, 32, 64, 64, 128, 128)
 
 
@@ -31,7 +33,7 @@ def step(model: nn.Module, optimizer: Any, x: torch.Tensor, target: torch.Tensor
     optimizer.step()
 
 
-def seconds(rank: int, kinds: tuple[str, ...]) -> dict[str, list[float]]:
+def seconds(rank: int, kinds: tuple[str, ...], rounds: int) -> dict[str, list[float]]:
     """Of one step, by kind, several times in turn."""
     world_size = dist.get_world_size()
     x, target = torch.randn(BATCH // world_size, 3, 32, 32), torch.randint(11, (BATCH // world_size,))
@@ -44,7 +46,7 @@ def seconds(rank: int, kinds: tuple[str, ...]) -> dict[str, list[float]]:
         models[kind] = model if world_size == 1 else DistributedDataParallel(model)
     optimizers = {k: torch.optim.SGD(m.parameters(), lr=0.01) for k, m in models.items()}
     times: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for round_ in range(ROUNDS + 1):
+    for round_ in range(rounds + 1):
         for kind in kinds:
             if world_size > 1:
                 dist.barrier()
@@ -56,18 +58,40 @@ def seconds(rank: int, kinds: tuple[str, ...]) -> dict[str, list[float]]:
     return times
 
 
-def main() -> None:
-    """Print the table."""
-    alone = run_workers(seconds, (("one process, BatchNorm",),), world_size=1, timeout=600)[0]
-    together = run_workers(seconds, (("DDP, BatchNorm", "DDP, SyncBatchNorm"),), timeout=600)[0]
-    medians = {kind: statistics.median(t) for kind, t in {**alone, **together}.items()}
-    print(f"\n{len(WIDTHS)} batch norms, {BATCH} images of 32 × 32 in all, CPU, one thread for each process")
-    print(f"{'':26}{'ms a step':>10}{'ratio':>8}")
-    for kind, median in medians.items():
-        print(f"{kind:26}{1e3 * median:10.1f}{median / medians['DDP, BatchNorm']:8.2f}")
-    sent = {c: 3 * 8 + 2 * c * 4 + 2 * c * 4 for c in WIDTHS}
-    print(f"bytes that each rank sends for a layer and step, by channels: {sent}")
+def sent(rank: int, channels: tuple[int, ...]) -> list[tuple[str, int]]:
+    """Bytes that this process hands to the others in one step of a layer, counted while it does."""
+    found = []
+    for c in channels:
+        layer, x = layers.SyncBatchNorm(c), torch.randn(4, c, 8, 8, requires_grad=True)
+        handed: list[torch.Tensor] = []
+        gather, reduce = dist.all_gather, dist.all_reduce
+
+        def gathered(every: Any, mine: torch.Tensor, gather: Any = gather, **kwargs: Any) -> Any:
+            handed.append(mine)
+            return gather(every, mine, **kwargs)
+
+        def reduced(mine: torch.Tensor, reduce: Any = reduce, **kwargs: Any) -> Any:
+            handed.append(mine)
+            return reduce(mine, **kwargs)
+
+        with mock.patch.object(dist, "all_gather", gathered), mock.patch.object(dist, "all_reduce", reduced):
+            layer(x).sum().backward()
+        found.append((f"{c} channels", sum(t.numel() * t.element_size() for t in handed)))
+    return found
 
 
-if __name__ == "__main__":
-    main()
+def run(results: Results, quick: bool = False) -> None:
+    rounds = 3 if quick else ROUNDS
+    alone = run_workers(seconds, (("one process, BatchNorm",), rounds), world_size=1, timeout=600)[0]
+    together = run_workers(seconds, (("DDP, BatchNorm", "DDP, SyncBatchNorm"), rounds), timeout=600)[0]
+    add = results.table(
+        "Synchronized batch norm",
+        f"A training step of a network with {len(WIDTHS)} batch norms, {BATCH} images of 32 × 32 in all, "
+        "two processes of one thread each.",
+    )
+    times = {**together, **alone}
+    add("a training step", times, ours="DDP, SyncBatchNorm", floors=["DDP, BatchNorm"])
+    results.facts(
+        "Bytes that each process sends for a synchronized layer and step",
+        run_workers(sent, (tuple(dict.fromkeys(WIDTHS)),), timeout=600)[0],
+    )

@@ -246,4 +246,5 @@ def _pieces(x: Tensor, y: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
     x, y = x.permute(order), y.permute(order)
     if not x.is_contiguous():
         return [(x, y)]
-    return zip(*(t.view(-1).split(_PIECE * torch.get_num_threads()) for t in (x, y)), strict=True)
+    size = _PIECE * torch.get_num_threads()
+    return zip(*(t.view(-1).split(size) for t in (x, y)), strict=True)  # type: ignore[no-untyped-call]

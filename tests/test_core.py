@@ -311,3 +311,13 @@ def test_the_inverse_returns_the_input_within_a_few_roundings(dtype, shape, mean
     )
     bound += 2.0**-23 * abs(mean[0]) * (dtype in HALVES)
     assert bool(((back.double() - x.double()).abs() <= bound).all())
+
+
+def test_many_means_for_one_input():
+    """torch.vmap makes many of the mean only, or of the std only, and forbids to add it in place."""
+    z, means = torch.randn(4, 3), torch.randn(5, 3)
+    many = torch.vmap(lambda mean: denormalize(z, mean, 2.0))(means)
+    torch.testing.assert_close(many, 2 * z + means[:, None])
+    many = torch.vmap(lambda std: denormalize(z, 0.5, std))(means)
+    torch.testing.assert_close(many, z * means[:, None] + 0.5)
+    assert torch.func.jacrev(lambda mean: denormalize(z, mean, 2.0).sum())(means[0]).tolist() == [4.0] * 3
