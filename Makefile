@@ -23,7 +23,7 @@ help:
 	@echo "make refresh   re-execute the chapters in place (ONLY='book/02_inverse.ipynb' for some)"
 	@echo "make serve     serve the built book on localhost"
 	@echo "make experiments   run what is missing in the results that chapters 6, 8, 10, 13 and 14 draw"
-	@echo "make bench     run the benchmarks"
+	@echo "make bench     measure everything beside its peers, in a quarter of an hour (ONLY='pixels layers' for some)"
 	@echo "make lock      resolve requirements.txt anew from pyproject.toml"
 	@echo "make set-repository URL=https://github.com/you/normtut"
 	@echo "make release VERSION=1.2.0   set the version, pin the chapters to it, say what comes next"
@@ -76,12 +76,16 @@ experiments: $(READY)
 	@$(RUN) -m normtut.book.denoising
 	@$(RUN) -m normtut.experiments $(ARGS)
 
+# The peers beside which things are measured are installed only here.
 bench: $(READY)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[bench]'
 	@$(RUN) -m benchmarks $(ONLY)
 
+# All extras but the peers of the benchmarks.
+EXTRAS = $(filter-out bench,$(shell sed -n '/^\[project.optional/,/^\[project.scripts/s/^\([a-z]*\) = .*/\1/p' pyproject.toml))
 lock: $(READY)
 	@$(RUN) -m pip install --quiet uv
-	@$(RUN) -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 \
+	@$(RUN) -m uv pip compile pyproject.toml $(EXTRAS:%=--extra %) --universal --python-version 3.10 \
 	  --no-annotate --no-emit-index-url --custom-compile-command 'make lock' -o requirements.txt
 
 set-repository: $(READY)

@@ -152,13 +152,23 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def peak_memory(code: str, threads: int | None = None) -> float:
-    """MB by which the peak of a new process grows while it runs the part of ``code`` after ``###``."""
+    """MiB that a new process needs for the part of ``code`` after ``###``, beyond what it held before.
+
+    On Linux, where the mark of the highest level can be set back.
+    """
     before, measured = code.split("###")
-    script = (
-        f"import torch\ntorch.set_num_threads({threads or torch.get_num_threads()})\n"
-        f"{before}\nimport resource\npeak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        f"start = peak()\n{measured}\nprint((peak() - start) / 1024)"
+    lines = (
+        f"import torch\ntorch.set_num_threads({threads or torch.get_num_threads()})",
+        before,
+        "def level(name):",
+        "    lines = dict(line.split(':') for line in open('/proc/self/status'))",
+        "    return int(lines[name].split()[0]) / 1024",
+        "open('/proc/self/clear_refs', 'w').write('5')",
+        "start = level('VmRSS')",
+        measured,
+        "print(level('VmHWM') - start)",
     )
+    script = "\n".join(lines)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"measuring memory failed:\n{script}\n{done.stderr}")

@@ -63,19 +63,13 @@ def sent(rank: int, channels: tuple[int, ...]) -> list[tuple[str, int]]:
     found = []
     for c in channels:
         layer, x = layers.SyncBatchNorm(c), torch.randn(4, c, 8, 8, requires_grad=True)
-        handed: list[torch.Tensor] = []
-        gather, reduce = dist.all_gather, dist.all_reduce
-
-        def gathered(every: Any, mine: torch.Tensor, gather: Any = gather, **kwargs: Any) -> Any:
-            handed.append(mine)
-            return gather(every, mine, **kwargs)
-
-        def reduced(mine: torch.Tensor, reduce: Any = reduce, **kwargs: Any) -> Any:
-            handed.append(mine)
-            return reduce(mine, **kwargs)
-
-        with mock.patch.object(dist, "all_gather", gathered), mock.patch.object(dist, "all_reduce", reduced):
+        with (
+            mock.patch.object(dist, "all_gather", side_effect=dist.all_gather) as gather,
+            mock.patch.object(dist, "all_reduce", side_effect=dist.all_reduce) as reduce,
+        ):
             layer(x).sum().backward()
+        handed = [call.args[1] for call in gather.call_args_list]
+        handed += [call.args[0] for call in reduce.call_args_list]
         found.append((f"{c} channels", sum(t.numel() * t.element_size() for t in handed)))
     return found
 

@@ -40,6 +40,7 @@ def inputs() -> dict[str, str]:
         *ROOT.glob("book/*.bib"),
         *ROOT.glob("book/*.yml"),
         *ROOT.glob("book/figures/*"),
+        *ROOT.glob("benchmarks/results/*.json"),
     ]
     machinery = [ROOT / "_config.yml", ROOT / "_toc.yml"]
     for folder in ("_ext", "_assets", "_vendor", "_tools"):

@@ -7,6 +7,7 @@
 - `links`: numbers of equations, words of the glossary, the bibliography, synonyms for the search.
 - `api`: docstrings.
 - `tables`: long rows that a phone stacks.
+- `benchmarks`: the page that is drawn from results.
 - `pages`: what the theme writes into every page, and what the book leaves out of it.
 - `icons`: the icons that the book shows, and no others.
 """
@@ -18,13 +19,13 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from . import api, figures, icons, links, maths, pages, prose
+from . import api, benchmarks, figures, icons, links, maths, pages, prose
 
 ASSETS = Path(__file__).resolve().parents[2] / "_assets"
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.config.html_static_path.append(str(ASSETS))
-    for module in (maths, prose, figures, links, api, pages, icons):
+    for module in (maths, prose, figures, links, api, benchmarks, pages, icons):
         module.setup(app)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
