@@ -129,14 +129,13 @@ def test_the_explorer_is_the_same_each_time() -> None:
     """nbval compares the stored HTML."""
     explorer = axes_explorer()
     assert explorer._repr_html_() == axes_explorer().html
-    assert repr(explorer) == "AxesExplorer(" + ", ".join(NORMS) + ")"
-    assert "@" not in explorer.html  # all placeholders of axes.html are filled in
+    assert repr(explorer) == "Explorer(index sets of " + ", ".join(NORMS) + ")"
     assert "http" not in explorer.html
     assert plots.axes_explorer is axes_explorer
 
 
 def test_the_explorer_holds_any_shape_and_norms() -> None:
     explorer = axes_explorer({"Mine": F.instance_norm}, shape=(2, 3, 5), name="mine")
-    assert explorer.html.count("<rect") == 30
+    assert '"shape":[2,3,5]' in explorer.html
     assert 'id="normtut-mine"' in explorer.html
     assert explorer.html.count("<button") == 1

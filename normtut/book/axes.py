@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from normtut import functional as F
+from normtut.book.explorers import Explorer, fill
 from normtut.book.palette import COLORS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["NORMS", "AxesExplorer", "axes_explorer", "axes_picture", "index_sets"]
+__all__ = ["NORMS", "axes_explorer", "axes_picture", "index_sets"]
 
 #: The normalizations of the picture, as functions of features (N, C, *).
 NORMS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -137,84 +136,53 @@ def _tint(color: str, white: float) -> str:
     return "#" + "".join(f"{round(v + (255 - v) * white):02x}" for v in rgb)
 
 
-class AxesExplorer:
-    """What `axes_explorer` returns: a notebook shows its ``html``."""
-
-    def __init__(self, html: str, titles: list[str]) -> None:
-        self.html = html
-        self.titles = titles
-
-    def _repr_html_(self) -> str:
-        return self.html
-
-    def __repr__(self) -> str:
-        return f"AxesExplorer({', '.join(self.titles)})"
-
-
 def axes_explorer(
     norms: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
     *,
     shape: tuple[int, int, int] = _SHAPE,
     name: str = "axes",
-) -> AxesExplorer:
-    """The axes picture to play with: choose a norm and an element, and see who shares its statistics.
+) -> Explorer:
+    """The axes picture to play with: who shares an element's statistics, and whom does its value move?
 
     >>> axes_explorer({"Instance": F.instance_norm})
-    AxesExplorer(Instance)
+    Explorer(index sets of Instance)
 
-    It is HTML, SVG and a script of 2 KB, needs no network, and is worked by mouse, finger or keyboard.
-    Without scripts (GitHub) it says so and stays as it is.
+    It needs no network, and is worked by mouse, finger or keyboard. Without scripts (GitHub) it says so.
 
     Args:
-        norms: ``{title: function}``; `NORMS` by default. Each is asked by `index_sets`.
+        norms: ``{title: function}``; `NORMS` by default. Each is asked by `index_sets`. The outputs that are
+            shown are computed from these sets by equation (4.1), without γ and β.
         shape: samples, channels, positions.
         name: makes the element's id, ``normtut-{name}``, unique on a page.
     """
     norms = NORMS if norms is None else norms
     sets = {title: index_sets(norm, shape) for title, norm in norms.items()}
-    data = {
+    numbers = {
         "shape": shape,
-        "sets": [s.flatten().tolist() for s in sets.values()],
-        "what": ["one mean and one std" if _centers(f, shape) else "one mean square" for f in norms.values()],
+        "sets": ["".join(chr(48 + k) for k in s.flatten()) for s in sets.values()],
+        "centers": [_centers(norm, shape) for norm in norms.values()],
         "colors": [_colors(s) for s in sets.values()],
+        "x": _inputs(shape).flatten().tolist(),
     }
-    first = next(iter(sets.values()))
-    fills = [[_colors(first)[k] for k in sheet.flatten()] for sheet in first]
     values = {
         "@ID@": f"normtut-{name}",
-        "@BUTTONS@": "".join(
-            f'<button type="button" aria-pressed="{str(i == 0).lower()}">{title}</button>'
-            for i, title in enumerate(sets)
-        ),
-        "@SHEETS@": "".join(_sheet(n, fill, shape) for n, fill in enumerate(fills)),
+        "@WIDTH@": str(34 * shape[1]),
+        "@BUTTONS@": "".join(f'<button type="button">{title}</button>' for title in sets),
         "@SLIDERS@": "".join(
-            f'<label>{axis} <input type="range" min="0" max="{size - 1}" value="{size // 2}"></label>'
+            f'<label><span>{axis}</span><input type="range" aria-label="{axis}" min="0" max="{size - 1}" '
+            f'value="{size // 2}"><output></output></label>'
             for axis, size in zip(_AXES, shape, strict=True)
         ),
-        # Quoted in axes.html, so that its script is valid, and editors can check it, before this replacement.
-        '"@DATA@"': json.dumps(data, separators=(",", ":")),
     }
-    html = (Path(__file__).parent / "axes.html").read_text(encoding="utf-8")
-    for placeholder, value in values.items():
-        html = html.replace(placeholder, value)
-    return AxesExplorer(html, list(sets))
+    return Explorer(fill("axes.html", values, numbers), f"index sets of {', '.join(sets)}")
+
+
+def _inputs(shape: tuple[int, int, int]) -> Tensor:
+    """Whole numbers from -9 to 9, the same in every run."""
+    return torch.randint(-9, 10, shape, generator=torch.Generator().manual_seed(4))
 
 
 def _centers(norm: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> bool:
     """Whether a norm removes the mean: then a constant added to the input changes nothing."""
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return torch.allclose(norm(x), norm(x + 1), atol=1e-6)
-
-
-def _sheet(n: int, fills: list[str], shape: tuple[int, int, int], size: int = 20) -> str:
-    """One sample as SVG: channels from left to right, positions from top to bottom."""
-    _, channels, positions = shape
-    cells = "".join(
-        f'<rect x="{k // positions * size + 1}" y="{k % positions * size + 1}" '
-        f'width="{size - 2}" height="{size - 2}" fill="{fill}"/>'
-        for k, fill in enumerate(fills)
-    )
-    return (
-        f'<div><svg viewBox="-1 -1 {channels * size + 2} {positions * size + 2}" role="img" '
-        f'aria-label="sample {n}">{cells}</svg><span>sample {n}</span></div>'
-    )

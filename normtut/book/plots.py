@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .axes import NORMS, AxesExplorer, axes_explorer, axes_picture, index_sets
+from .axes import NORMS, axes_explorer, axes_picture, index_sets
+from .explorers import Explorer, clipping_explorer, mixing_explorer, running_explorer
 from .figure_numbers import MIME_TYPE, figure_numbers
 from .for_page import figure_svg, is_gallery, panels
 from .palette import COLORS, NORM_COLORS, RGB
@@ -28,11 +29,12 @@ __all__ = [
     "COLORS",
     "NORMS",
     "RGB",
-    "AxesExplorer",
+    "Explorer",
     "axes_explorer",
     "axes_picture",
     "bars",
     "by_rank",
+    "clipping_explorer",
     "curve_panels",
     "curves",
     "descents",
@@ -40,9 +42,11 @@ __all__ = [
     "histograms",
     "index_sets",
     "messages",
+    "mixing_explorer",
     "orientations",
     "painted",
     "roundtrip_errors",
+    "running_explorer",
     "scatter",
     "setup",
     "show",
