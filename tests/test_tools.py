@@ -258,16 +258,14 @@ def clone(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_set_repository_leaves_a_repository_whose_tests_pass_and_says_what_comes_next(clone: Path) -> None:
-    url = (
-        "https://github.com/" + "Some-One/my.book"
-    )  # in two: the copy of this file must not hold the address
+    url = "https://github.com/" + "Another-One/her.book"  # in two: this file must not hold the address
     done = run(sys.executable, "book/_tools/set_repository.py", url, cwd=clone)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()[-3:]
     assert [line[:3] for line in lines] == ["1. ", "2. ", "3. "]
     assert url in lines[0]
     assert "Settings → Pages → Source: GitHub Actions" in lines[1]
-    assert "https://some-one.github.io/my.book/" in lines[1]
+    assert "https://another-one.github.io/her.book/" in lines[1]
     tests = ["tests/test_repository.py", "tests/test_notebooks.py", "-m", "not slow"]
     environment = os.environ | {"PYTHONPATH": str(clone), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
