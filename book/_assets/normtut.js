@@ -37,29 +37,30 @@ document.addEventListener("DOMContentLoaded", () => {
 
   // A picture of a gallery opens by itself, larger; Escape, a click or Enter closes it, the arrows go on.
   const links = [...document.querySelectorAll(".gallery a")];
+  const dialog = document.createElement("dialog");
+  dialog.className = "enlarged";
+  dialog.innerHTML = '<button type="button" autofocus><img alt=""><span></span></button>';
+  let shown = null;
   const show = (link) => {
-    const old = link.querySelector("img");
-    const dialog = document.querySelector("dialog.enlarged") || document.createElement("dialog");
-    const words = old.alt.replace("Enlarge: ", "");
-    dialog.className = "enlarged";
-    dialog.ariaLabel = words;
-    dialog.style.setProperty("--ratio", old.width / old.height);
-    dialog.innerHTML = `<form method="dialog"><button autofocus><img><span></span></button></form>`;
-    Object.assign(dialog.querySelector("img"), { src: link.href, alt: "" });
-    dialog.querySelector("span").textContent = words;
-    dialog.onclick = () => dialog.close();
-    dialog.onclose = () => link.focus();
-    dialog.onkeydown = (event) => {
-      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-      const next = step && links[links.indexOf(link) + step];
-      if (next && next.closest(".gallery") === link.closest(".gallery")) show(next);
-    };
-    document.body.append(dialog);
-    if (!dialog.open) dialog.showModal();
+    const small = link.querySelector("img");
+    shown = link;
+    dialog.style.setProperty("--ratio", small.width / small.height);
+    dialog.querySelector("img").src = link.href;
+    dialog.querySelector("span").textContent = small.alt.replace("Enlarge: ", "");
   };
+  dialog.addEventListener("click", () => dialog.close());
+  dialog.addEventListener("close", () => shown.focus());
+  dialog.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key] ?? 0;
+    const next = links[links.indexOf(shown) + step];
+    if (step && next?.closest(".gallery") === shown.closest(".gallery")) show(next);
+    if (event.key === "Escape") dialog.close();
+  });
   links.forEach((link) => link.addEventListener("click", (event) => {
     if (event.metaKey || event.ctrlKey || event.shiftKey) return;
     event.preventDefault();
+    document.body.append(dialog);
     show(link);
+    dialog.showModal();
   }));
 });
