@@ -43,7 +43,14 @@ WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
 # The scheme that a page is loaded in at each width, and looked at by axe: that takes longer than all the
 # rest, most of it for the contrast of colours, which the scheme sets and not the width.
 SCHEMES = {"desktop": "light", "phone": "dark"}
-MAX_GZIPPED = 600 * 1024  # bytes of a page with everything it loads
+# Bytes, gzipped: of what a page loads at first, and of the whole of it, when one has seen all its pictures.
+MAX_FIRST, MAX_GZIPPED = 300 * 1024, 450 * 1024
+MAX_SHOWPIECE = {"book/12_style.html": 700 * 1024}  # the chapter of many pictures
+MAX_SHIFT = 0.05  # of the layout, as browsers count it
+COUNT_SHIFT = """window.shift = 0;
+new PerformanceObserver((list) => list.getEntries().forEach((e) => {
+  if (!e.hadRecentInput) shift += e.value;
+})).observe({ type: "layout-shift", buffered: true });"""
 STILL = "document.getAnimations().every(a => a.playState !== 'running')"  # all transitions have ended
 
 pytestmark = [
@@ -116,11 +123,12 @@ def visit(address, browser):
     """A function that loads a page in a fresh profile, so that nothing comes from a cache."""
     contexts = []
 
-    def load(name: str, width: str = "desktop", scheme: str = "light") -> Visit:
+    def load(name: str, width: str = "desktop", scheme: str = "light", **options) -> Visit:
         w, h = WIDTHS[width]
-        context = browser.new_context(viewport={"width": w, "height": h}, color_scheme=scheme)
+        context = browser.new_context(viewport={"width": w, "height": h}, color_scheme=scheme, **options)
         contexts.append(context)
         page = context.new_page()
+        page.add_init_script(COUNT_SHIFT)
         visited = Visit(page)
 
         def request(req) -> None:
@@ -147,8 +155,6 @@ def visit(address, browser):
         )
         page.goto(address + name, wait_until="networkidle")
         page.evaluate("document.fonts.ready.then(() => true)")
-        # On a busy machine the theme's script comes late.
-        page.wait_for_function("document.documentElement.dataset.theme !== 'auto'")
         return visited
 
     yield load
@@ -164,14 +170,33 @@ def test_page_is_whole(visit, name: str, width: str) -> None:
     nothing is wrong there either."""
     visited = visit(name, width, SCHEMES[width])
     page, problems = visited.page, visited.problems
+    first = sum(visited.sizes().values()) if name in CHAPTERS and width == "desktop" else 0
+    if first >= MAX_FIRST:
+        problems.append(f"{first / 1024:.0f} KiB gzipped before anything is scrolled")
+    see_all(page)
     if name in CHAPTERS and width == "desktop":
         problems += [*weighed(visited, name), *equations(page, name)]
+    if (shift := page.evaluate("shift")) >= MAX_SHIFT:
+        problems.append(f"the layout shifts by {shift:.3f}")
+    if width == "phone":
+        page.set_viewport_size({"width": 360, "height": 740})
     problems += [*faults(page), *axe(page)]
     other = "dark" if SCHEMES[width] == "light" else "light"
     page.emulate_media(color_scheme=other)
     page.wait_for_function(f"document.documentElement.dataset.theme === '{other}'")
     problems += [f"{other}: {fault}" for fault in faults(page)]
     assert not problems, "\n".join(problems)
+
+
+def see_all(page) -> None:
+    """Load the pictures that would come when one scrolls to them."""
+    page.evaluate(
+        """() => {
+          const late = [...document.querySelectorAll("img[loading]")];
+          late.forEach((image) => { image.loading = "eager"; });
+          return Promise.all(late.map((image) => image.decode().catch(() => 0)));
+        }"""
+    )
 
 
 def faults(page) -> list[str]:
@@ -198,6 +223,9 @@ def faults(page) -> list[str]:
             found.push(`scrolls sideways (${root.scrollWidth} > ${root.clientWidth}): `
               + wide.slice(0, 5).map(e => e.tagName + "." + e.className).join(", "));
           }
+          for (const box of document.querySelectorAll("article :is(pre, .equation-box)"))
+            if (box.scrollWidth > box.clientWidth + 2 && !/more-(left|right)/.test(box.className))
+              found.push("runs out of sight without a cue: " + box.textContent.slice(0, 60));
           if (root.dataset.theme !== (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"))
             found.push("the theme does not follow the system: " + root.dataset.theme);
           return found;
@@ -247,7 +275,7 @@ def weighed(visited: Visit, name: str) -> list[str]:
         if not any(url.endswith(ending) for url in sizes):
             problems.append(f"nothing that ends in {ending} was weighed")
     total = sum(sizes.values())
-    if total >= MAX_GZIPPED:
+    if total >= MAX_SHOWPIECE.get(name, MAX_GZIPPED):
         heaviest = sorted(sizes.items(), key=lambda item: -item[1])[:6]
         problems.append(
             f"{total / 1024:.0f} KiB gzipped; "
@@ -296,10 +324,107 @@ def test_focus_is_visible(visit) -> None:
         assert bare == ""
 
 
-def test_search_finds_a_word(visit) -> None:
-    visited = visit("search.html?q=normalize")
-    visited.page.wait_for_selector("#search-results li", timeout=10_000)
+@pytest.mark.parametrize(
+    ("query", "chapter"),
+    [
+        ("group norm", "08_group"),
+        ("running variance", "05_batch"),
+        ("inverse", "02_inverse"),
+        ("unnormalize", "02_inverse"),
+        ("denormalize", "02_inverse"),
+        ("inverse normalize", "02_inverse"),
+        ("standard deviation of dataset", "03_statistics"),
+    ],
+)
+def test_search_puts_the_chapter_first(visit, query: str, chapter: str) -> None:
+    visited = visit(f"search.html?q={query.replace(' ', '+')}")
+    first = visited.page.wait_for_selector("#search-results li a", timeout=10_000)
+    assert f"book/{chapter}.html" in first.get_attribute("href")
     assert not visited.problems
+
+
+def test_a_link_into_a_chapter_stays_where_it_leads(visit) -> None:
+    for width in WIDTHS:
+        page = visit(f"{CHAPTERS[11]}#sources", width).page
+        assert page.evaluate("document.getElementById('sources').getBoundingClientRect().top") < 300
+        assert page.evaluate("shift") < MAX_SHIFT, width
+
+
+def test_without_scripts_a_phone_has_the_menu_and_the_folds(visit) -> None:
+    page = visit(CHAPTERS[4], "phone", java_script_enabled=False).page
+    assert page.locator(".bd-sidebar-primary a:visible").count() >= len(CHAPTERS)
+    fold = page.locator("details").first
+    fold.locator("summary").click()
+    assert fold.locator("pre").first.is_visible()
+
+
+def test_a_picture_of_a_gallery_opens_and_closes_from_the_keyboard(visit) -> None:
+    page = visit(CHAPTERS[1]).page
+    links = page.locator(".gallery a:visible")
+    links.first.focus()
+    page.keyboard.press("Enter")
+    shown = page.locator("dialog.enlarged[open] img")
+    assert shown.get_attribute("src") == links.nth(0).evaluate("a => a.href")
+    page.keyboard.press("ArrowRight")
+    assert shown.get_attribute("src") == links.nth(1).evaluate("a => a.href")
+    page.keyboard.press("Escape")
+    assert page.locator("dialog.enlarged[open]").count() == 0
+    assert page.evaluate("document.activeElement.href") == links.nth(1).evaluate("a => a.href")
+
+
+def test_paper_loses_nothing_and_is_light(visit) -> None:
+    """At the width of A4 no code, table or equation of a chapter is cut, and dark readers print on white."""
+    page = visit(CHAPTERS[7], scheme="dark").page
+    page.set_viewport_size({"width": 665, "height": 900})
+    page.emulate_media(media="print", color_scheme="dark")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate("document.querySelectorAll('details:not([open])').length") == 0
+    cut = page.evaluate(
+        """() => [...document.querySelectorAll("article :is(pre, table, .equation-box)")]
+          .filter((e) => e.scrollWidth > e.clientWidth + 2
+            || e.getBoundingClientRect().right > innerWidth + 1)
+          .map((e) => e.textContent.slice(0, 60))"""
+    )
+    assert cut == []
+    paper = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+    assert paper == "rgb(255, 255, 255)"
+    ink = page.locator("svg.chart").first.evaluate("e => getComputedStyle(e).color")
+    assert max(int(v) for v in re.findall(r"\d+", ink)) < 60
+
+
+def heads(name: str) -> str:
+    html = (HTML / name).read_text(encoding="utf-8")
+    return html[: html.index("</head>")]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_head_of_a_page(address, name: str) -> None:
+    """What is known before the page is painted, and what a shared link shows."""
+    head = heads(name)
+    assert head.index("prefers-color-scheme") < head.index('rel="stylesheet"'), (
+        "the theme comes after the paint"
+    )
+    assert ("searchindex.js" in head) == (name == "search.html")
+    if name != "search.html":
+        described = re.search(r'<meta property="og:description" content="([^"]{40,})"', head)
+        assert described, "no description"
+        assert "og:title" in head
+        assert f'<link rel="canonical" href="https://owner.github.io/normtut/{name}"' in head
+    html = (HTML / name).read_text(encoding="utf-8")
+    for image in re.findall(r"<img\b[^>]*>", html[html.index("<article") :] if "<article" in html else ""):
+        if "_images/" in image:
+            assert re.search(r'width="?\d', image), image
+            assert 'loading="lazy"' in image, image
+
+
+def test_map_of_the_site_and_the_page_for_what_is_missing(address) -> None:
+    listed = re.findall(
+        r"<loc>https://owner.github.io/normtut/([^<]+)</loc>", (HTML / "sitemap.xml").read_text()
+    )
+    assert set(listed) == set(PAGES) - {"search.html"}
+    missing = (HTML / "404.html").read_text(encoding="utf-8")
+    assert 'href="https://owner.github.io/normtut/"' in missing
+    assert "_static" not in missing  # it is served at any depth
 
 
 @pytest.mark.skipif(not CHAPTERS, reason="no chapter yet")

@@ -459,6 +459,65 @@ def test_build_puts_what_is_prepared_for_the_page_in_the_place_of_a_picture(tmp_
         assert np.abs(seen - colour).mean() < 4
 
 
+GLOSSARY = """
+- term: batch norm
+  forms: [batch normalization]
+  also: [BN]
+  where: 05_t
+  text: "Normalizes channels."
+- term: group norm
+  where: 08_u
+  text: "Normalizes groups, see `G`."
+"""
+
+
+def test_build_makes_the_links_that_markdown_has_not(tmp_path: Path) -> None:
+    """To equations, figures, the glossary, the bibliography, and back; none in headings, code and links."""
+    text = nbformat.v4.new_markdown_cell
+    book = chapter(
+        tmp_path,
+        text(
+            "## Group norm\n\n$$ x \\tag{5.1} $$\n\nSee (5.1), (5.9), (0.5) and Figure 5.1. "
+            "`group norm`, batch norm."
+        ),
+        text(
+            "A Group norm is no group norm. [Wu 2018](https://arxiv.org/abs/1803.08494), twice: "
+            "[Wu](https://arxiv.org/abs/1803.08494)."
+        ),
+        drawing("draw-cell"),
+        text("**Figure 5.1.** What to see of (5.1)."),
+    )
+    (book / "book" / "glossary.yml").write_text(GLOSSARY)
+    (book / "book" / "glossary.md").write_text("# Glossary\n\n```{terms}\n```\n")
+    other = nbformat.read(book / "book" / "05_t.ipynb", as_version=4)
+    other.cells = [text("# U\n\nBatch normalization as in equation (5.1), and Figure 5.1.")]
+    nbformat.write(other, book / "book" / "08_u.ipynb")
+    with (book / "_toc.yml").open("a") as toc:
+        toc.write("  - file: book/08_u\n  - file: book/glossary\n")
+    done = build(book)
+    assert done.returncode == 0, done.stderr
+    first, second, glossary, bibliography = (
+        (book / "_build/html/book" / f"{name}.html").read_text(encoding="utf-8")
+        for name in ("05_t", "08_u", "glossary", "bibliography")
+    )
+    assert 'id="equation-5-1"' in first
+    assert first.count('href="#equation-5-1"') == 2
+    assert first.count('href="#fig-5-1"') == 1
+    assert "(5.9), (0.5)" in first
+    assert re.findall(r'<a class="term[^>]*>([^<]+)</a>', first) == ["Group norm"]
+    assert first.count("bibliography.html#wu2018") == 1
+    assert 'href="05_t.html#equation-5-1"' in second
+    assert 'href="05_t.html#fig-5-1"' in second
+    assert re.findall(r'href="(glossary[^"]+)"[^>]*>([^<]+)</a>', second) == [
+        ("glossary.html#term-batch-norm", "Batch normalization")
+    ]
+    assert 'id="term-batch-norm"' in glossary
+    assert '<a href="08_u.html#use-term-batch-norm">8</a>. Also: batch normalization, BN.' in glossary
+    assert '<div class="citation" id="wu2018"' in bibliography
+    assert 'Cited in <a href="05_t.html">5</a>.' in bibliography
+    assert '"bn": [[' in (book / "_build/html/searchindex.js").read_text(encoding="utf-8")
+
+
 def test_a_caption_without_a_picture_stops_the_build(tmp_path: Path) -> None:
     done = build(chapter(tmp_path, nbformat.v4.new_markdown_cell("Text.\n\n**Figure 5.1.** Nothing to see.")))
     assert done.returncode == 1

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from html import escape
+from html import escape, unescape
 
 WIDE = 44  # characters: longer rows do not fit a phone
 
 TABLE = re.compile(r'<table class="([^"]*\btable\b[^"]*)">(.*?)</table>', re.DOTALL)
-ROW = re.compile(r"<tr[^>]*>(.*?)</tr>", re.DOTALL)
+ROW = re.compile(r"<tr((?:\s[^>]*)?)>(.*?)</tr>", re.DOTALL)
 CELL = re.compile(r"<(t[hd])((?:\s[^>]*)?)>(.*?)</\1>", re.DOTALL)
 
 
@@ -16,7 +16,7 @@ def words(html: str) -> str:
     """The text of a cell, with each equation once: its MathML is for screen readers alone."""
     html = re.sub(r'<span class="katex-html".*', "", html, flags=re.DOTALL)
     html = re.sub(r"<annotation.*?</annotation>", "", html, flags=re.DOTALL)
-    return " ".join(re.sub(r"<[^>]+>", "", html).split())
+    return unescape(" ".join(re.sub(r"<[^>]+>", "", html).split()))
 
 
 def label_cells(body: str) -> str:
@@ -25,7 +25,7 @@ def label_cells(body: str) -> str:
 
 
 def _table(whole: str, classes: str, inside: str) -> str:
-    rows = [CELL.findall(row) for row in ROW.findall(inside)]
+    rows = [CELL.findall(row) for _, row in ROW.findall(inside)]
     if len(rows) < 2 or len(rows[0]) < 3:
         return whole
     widest = [
@@ -43,7 +43,7 @@ def _table(whole: str, classes: str, inside: str) -> str:
             tag, said, text = found.groups()
             return f'<{tag}{said} role="cell" data-label="{escape(next(heads_left, ""))}">{text}</{tag}>'
 
-        return f'<tr role="row">{CELL.sub(cell, match[1])}</tr>'
+        return f'<tr{match[1]} role="row">{CELL.sub(cell, match[2])}</tr>'
 
     head, _, rest = inside.partition("</thead>")
     return f'<table class="{classes} stacked" role="table">{head}</thead>{ROW.sub(row, rest)}</table>'
