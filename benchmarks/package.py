@@ -22,7 +22,7 @@ def run(results: Results, quick: bool = False) -> None:
         return lambda: subprocess.run([sys.executable, "-c", line], check=True)
 
     cases = {name: python(line) for name, line in LINES.items()}
-    times = in_turns(cases, seconds=5 if quick else 40, least=3, most=15, watch=on_the_wall)
+    times = in_turns(cases, seconds=1 if quick else 25, least=3, most=15, watch=on_the_wall)
     add = results.table("Import", "A new process each time, the start of Python included.")
     add("import normtut", times, floors=list(LINES)[1:])
     command: dict[str, Case] = {
@@ -31,5 +31,5 @@ def run(results: Results, quick: bool = False) -> None:
         ),
         "Python alone": cases["Python alone"],
     }
-    times = in_turns(command, seconds=5 if quick else 20, least=3, most=15, watch=on_the_wall)
+    times = in_turns(command, seconds=1 if quick else 10, least=3, most=15, watch=on_the_wall)
     add("normtut --help", times, ours="normtut --help", floors=["Python alone"])
