@@ -183,6 +183,9 @@ class Results:
 
     def __init__(self, section: str, about: str) -> None:
         self.section, self.about = section, about.strip()
+        self.load = round(
+            os.getloadavg()[0], 1
+        )  # what else the machine was doing: ratios bear it, times do not
         self.tables: list[dict[str, Any]] = []
 
     def table(self, title: str, note: str = "") -> Callable[..., None]:
@@ -263,6 +266,7 @@ class Results:
             "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
             "machine": machine(),
             "versions": versions(),
+            "load": self.load,
             **more,
             "tables": self.tables,
         }

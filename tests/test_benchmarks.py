@@ -80,7 +80,7 @@ def results(tmp_path: Path) -> dict:
 def test_the_page_says_first_where_a_peer_is_faster(tmp_path):
     text = page.behind(results(tmp_path))
     assert "in 1 of 3 comparisons" in text
-    assert "**1.50 ×** Some title: slow, beside peer" in text
+    assert "- **Some title**, beside peer: 1.50 × for slow." in text
     # Nobody is faster than a floor, and a ratio that is below 1 in a quarter of the turns is noise.
     assert "beside floor" not in text
     assert "beside other" not in text
@@ -130,6 +130,7 @@ def test_stored_results_say_when_and_on_what_and_not_on_whose(path):
     )
     assert {"python", "torch", "numpy"} <= set(state["versions"])
     assert state["tables"]
+    assert state["load"] >= 0
     assert f"<!-- benchmarks: {path.stem} -->" in (ROOT / "book" / "benchmarks.md").read_text(
         encoding="utf-8"
     )

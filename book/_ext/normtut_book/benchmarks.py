@@ -47,33 +47,42 @@ def times(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}"
 
 
-def where_behind(sections: dict[str, Section]) -> Iterable[tuple[float, str]]:
-    """Ratio and description of every row in which a peer is faster."""
+def where_behind(
+    sections: dict[str, Section],
+) -> dict[tuple[str, str], list[tuple[float, str]]]:
+    """(Title of a table, peer) → ratio and case of the rows in which the peer is faster, the slowest first."""
+    found: dict[tuple[str, str], list[tuple[float, str]]] = {}
     for section in sections.values():
         for table in section["tables"]:
             for row in table["rows"] if table["kind"] == "comparison" else ():
                 for peer, (median, low, _) in row["ratios"].items():
                     if peer not in row["floors"] and median > BEHIND and low > 1:
-                        yield median, f"{table['title']}: {row['case']}, beside {peer}"
+                        found.setdefault((table["title"], peer), []).append(
+                            (median, row["case"])
+                        )
+    ordered = {key: sorted(rows, reverse=True) for key, rows in found.items()}
+    return dict(sorted(ordered.items(), key=lambda item: -item[1][0][0]))
 
 
 def behind(sections: dict[str, Section]) -> str:
-    rows = sum(
+    total = sum(
         len(set(row["ratios"]) - set(row["floors"]))
         for section in sections.values()
         for table in section["tables"]
         if table["kind"] == "comparison"
         for row in table["rows"]
     )
-    if not rows:
+    if not total:
         return "**Nothing has been measured yet.** Run `make bench`."
-    slower = sorted(where_behind(sections), reverse=True)
+    found = where_behind(sections)
     lines = [
-        f"**Where we are behind:** in {len(slower)} of {rows} comparisons normtut takes more than "
-        f"{BEHIND:g} times as long as the other. The slowest come first.",
+        f"**Where we are behind:** in {sum(map(len, found.values()))} of {total} comparisons normtut takes more "
+        f"than {BEHIND:g} times as long as the other.",
         "",
-        *(f"- **{times(ratio)} ×** {what}" for ratio, what in slower),
     ]
+    for (title, peer), rows in found.items():
+        listed = "; ".join(f"{times(ratio)} × for {case}" for ratio, case in rows)
+        lines.append(f"- **{title}**, beside {peer}: {listed}.")
     return "\n".join(lines)
 
 
@@ -86,7 +95,7 @@ def measured(section: Section) -> str:
     again = f"make bench ONLY={section['section']}"
     return (
         f"*Measured on {section['date']}: {machine['processor']}, {machine['cores']} cores, {machine['system']}; "
-        f"GPU: {gpu}. {packages}. Again: `{again}` ({duration(section['took'])}).*"
+        f"GPU: {gpu}; load when it began: {section['load']:g}. {packages}. Again: `{again}` ({duration(section['took'])}).*"
     )
 
 
@@ -169,7 +178,8 @@ def ratio_chart(table: dict[str, Any]) -> str:
     peers = list(dict.fromkeys(p for row in rows for p in row["ratios"]))
     values = [v for row in rows for r in row["ratios"].values() for v in r]
     low, high = min(0.5, *values), max(2.0, *values)
-    left, right, top, step = 215, 585, 24 + 18 * len(peers), 24
+    left = 24 + 6.9 * max(len(row["case"]) for row in rows)
+    right, top, step = left + 370, 24 + 18 * len(peers), 24
     bottom = top + step * len(rows)
 
     def at(ratio: float) -> float:
@@ -179,7 +189,7 @@ def ratio_chart(table: dict[str, Any]) -> str:
     for i, peer in enumerate(peers):
         parts.append(mark(i, left + 6, 14 + 18 * i))
         parts.append(
-            f'<text x="{left + 18}" y="{18 + 18 * i}">÷ {html.escape(peer)}</text>'
+            f'<text x="{left + 18:.0f}" y="{18 + 18 * i}">÷ {html.escape(peer)}</text>'
         )
     ticks = [
         t
@@ -215,7 +225,7 @@ def ratio_chart(table: dict[str, Any]) -> str:
         f'<text x="{right}" y="{bottom + 34}" text-anchor="end">ratio of the times: {words}</text>'
     )
     alt = f"{table['title']}: ratios to {', '.join(peers)}, the numbers of the table below."
-    return svg(600, bottom + 44, alt, parts)
+    return svg(round(right + 15), bottom + 44, alt, parts)
 
 
 def growth_chart(table: dict[str, Any]) -> str:
@@ -257,7 +267,7 @@ def growth_chart(table: dict[str, Any]) -> str:
         parts += [mark(i, x, y) for x, y in points]
         parts.append(mark(i, left + 6, 14 + 18 * i))
         name = f"{html.escape(s['name'])}: exponent {s['exponent']:.2f}"
-        parts.append(f'<text x="{left + 18}" y="{18 + 18 * i}">{name}</text>')
+        parts.append(f'<text x="{left + 18:.0f}" y="{18 + 18 * i}">{name}</text>')
     parts.append(
         f'<text x="{right}" y="{bottom + 34}" text-anchor="end">{table["variable"]}</text>'
     )
