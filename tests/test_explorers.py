@@ -320,6 +320,19 @@ def test_running_statistics_are_those_of_the_layer(pages, size: int, momentum: f
     assert page.locator("circle").count() == 2 * steps
 
 
+def test_the_running_variance_is_unbiased(browser) -> None:  # noqa: F811
+    """Where a channel has two values in a batch, the stored variance is twice the one that it divides by."""
+    images = torch.rand(7, 1, 2, generator=torch.Generator().manual_seed(0))
+    context = browser.new_context()
+    page = context.new_page()
+    page.set_content(plots.running_explorer(images).html)
+    slide(page, "batch size N", 0), slide(page, "momentum a", 7), slide(page, "batches seen t", 5)
+    last, running = (float(page.locator("tbody td").nth(k).inner_text()) for k in (3, 4))
+    assert running == pytest.approx(images[4].std(correction=1).item(), abs=1.1e-3)
+    assert last == pytest.approx(images[4].std(correction=0).item(), abs=1.1e-3)
+    context.close()
+
+
 # --- mixing (chapter 12) ------------------------------------------------------------------------------------
 
 
