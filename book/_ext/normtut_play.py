@@ -239,29 +239,38 @@ class Landing(SphinxDirective):
         page = page.replace(
             "@PHOTOS@",
             "".join(
-                f'<button type="button" aria-pressed="{str(name == "cat").lower()}" '
-                f'data-photo="_static/landing/{name}.webp"><img src="_static/landing/{name}-small.webp" alt="" '
-                f'width="96" height="64" class="no-enlarge">{name}</button>\n'
+                choice(
+                    name,
+                    f'data-photo="_static/landing/{name}.webp"',
+                    f"{name}-small",
+                    name == "cat",
+                )
                 for name in photos
             ),
         )
         page = page.replace(
             "@STYLES@",
             "".join(
-                f'<button type="button" aria-pressed="{str(k == 0).lower()}" '
-                f'data-style="{",".join(map(str, numbers))}"><img src="_static/landing/{name}.webp" alt="" '
-                f'width="128" height="128" class="no-enlarge">{name}</button>\n'
+                choice(name, f'data-style="{",".join(map(str, numbers))}"', name, k == 0)
                 for k, (name, numbers) in enumerate(six.items())
             ),
         )
         return [raw(page)]
 
 
+def choice(name: str, data: str, picture: str, chosen: bool) -> str:
+    """A button with a small picture; its word says all, so that the picture is a background."""
+    return (
+        f'<button type="button" aria-pressed="{str(chosen).lower()}" {data}><span '
+        f'style="background-image: url(_static/landing/{picture}.webp)"></span>{name}</button>\n'
+    )
+
+
 class ChapterCards(SphinxDirective):
     """`{chapter-cards}`: a card for each chapter, from a list of what no program can write.
 
-    Each entry is `chapter: sentence`, or `chapter: [sentence, the chapters that it builds on]`; without these,
-    they are the earlier chapters that it links to. Titles, times and links are the chapters' own.
+    Each entry is `chapter: {says: a sentence, shows: what is on its picture}`; `after: [1, 4]` names the chapters
+    that it builds on, which otherwise are the earlier ones that it links to. Titles and times are its own.
     """
 
     has_content = True
@@ -277,10 +286,13 @@ class ChapterCards(SphinxDirective):
                 entry if isinstance(entry, list) else (entry, chapter["after"])
             )
             needs = f"after {after_words(after)}" if after else "needs nothing"
+            title, shows, says = (
+                html.escape(v) for v in (chapter["title"], entry["shows"], entry["says"])
+            )
             items.append(
-                f'<li><img src="_static/landing/{name}.webp" alt="" width="400" height="225" loading="lazy" '
-                f'class="no-enlarge"><div><a href="book/{name}.html">{number}. {html.escape(chapter["title"])}</a>'
-                f"<p>{html.escape(sentence)}</p><small>{chapter['minutes']} minutes, {needs}</small></div></li>"
+                f'<li><img src="_static/landing/{name}.webp" alt="{shows}" width="400" height="225" '
+                f'loading="lazy"><div><a href="book/{name}.html">{number}. {title}</a><p>{says}</p>'
+                f"<small>{chapter['minutes']} minutes, {needs}</small></div></li>"
             )
         return [raw(f'<ol class="chapter-cards">{"".join(items)}</ol>')]
 
