@@ -23,7 +23,7 @@ URL = re.compile(r"https://github\.com/([A-Za-z0-9-]+)/([A-Za-z0-9._-]+)")
 
 
 def forms(url: str) -> list[str]:
-    """The three shapes an address takes in the project: the repository, the published book, Colab's path to it."""
+    """The shapes an address takes here: the repository, the published book, Colab's path to it, a single file's."""
     match = URL.fullmatch(url)
     if match is None:
         raise ValueError(
@@ -34,6 +34,7 @@ def forms(url: str) -> list[str]:
         url,
         f"https://{owner.lower()}.github.io/{name}/",
         f"colab.research.google.com/github/{owner}/{name}/",
+        f"https://raw.githubusercontent.com/{owner}/{name}/",
     ]
 
 
