@@ -282,9 +282,7 @@ class ChapterCards(SphinxDirective):
             path = Path(self.env.srcdir) / "book" / f"{name}.ipynb"
             self.env.note_dependency(str(path))
             chapter = read_chapter(path)
-            sentence, after = (
-                entry if isinstance(entry, list) else (entry, chapter["after"])
-            )
+            after = entry.get("after", chapter["after"])
             needs = f"after {after_words(after)}" if after else "needs nothing"
             title, shows, says = (
                 html.escape(v) for v in (chapter["title"], entry["shows"], entry["says"])
@@ -302,7 +300,9 @@ def read_chapter(path: Path) -> dict[str, Any]:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     prose = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
     prose, _, _ = prose.partition("\n## Exercises")
-    code = sum(len(c["source"]) for c in cells if c["cell_type"] == "code")
+    code = sum(
+        len("".join(c["source"]).splitlines()) for c in cells if c["cell_type"] == "code"
+    )
     # Two hundred words a minute, and three seconds for a line of code; the exercises take longer than any guess.
     minutes = 5 * max(1, round((len(prose.split()) / 200 + code / 20) / 5))
     number = int(path.name[:2])
