@@ -73,8 +73,12 @@ def test_what_chapter_14_says_about_them():
         for s, norm in itertools.product((8, 16, 32), ("group", "layer", "instance", "none")):
             assert error(data, "batch", s) < error(data, norm, s) - margin
         assert all(error(data, "batch", s) < error(data, "group", s, 1) - margin for s in (8, 16, 32))
-        for s in SIZES:  # one group does as well as eight
+        for s in SIZES:  # one group is close to eight, and layer norm at each position to one group
             assert abs(error(data, "group", s, 1) - error(data, "group", s)) < 0.03
+            assert abs(error(data, "layer", s) - error(data, "group", s, 1)) < 0.03
+        on_pairs = [r for r in runs if (r.data, r.norm, r.batch_size) == (data, "batch", 2)]
+        assert len(on_pairs) == 3
+        assert all(r.paired_error > r.recalibrated_error + 0.02 for r in on_pairs)
         assert all(error(data, "instance", s) > error(data, "group", s) + 0.1 for s in SIZES)
         assert error(data, "group", 8, 32) > max(error(data, "group", 8, g) for g in (1, 2, 4, 8, 16)) + 0.1
     assert error("patches", "batch", 2) > error("patches", "group", 2) + 0.1
