@@ -353,7 +353,7 @@ def test_a_link_into_a_chapter_stays_where_it_leads(visit) -> None:
 def test_without_scripts_a_phone_has_the_menu_and_the_folds(visit) -> None:
     page = visit(CHAPTERS[4], "phone", java_script_enabled=False).page
     assert page.locator(".bd-sidebar-primary a:visible").count() >= len(CHAPTERS)
-    fold = page.locator("details").first
+    fold = page.locator("article details").first
     fold.locator("summary").click()
     assert fold.locator("pre").first.is_visible()
 
@@ -431,10 +431,10 @@ def test_map_of_the_site_and_the_page_for_what_is_missing(address) -> None:
 def test_folded_cells_open(visit) -> None:
     """The install cell is folded, and opens from the keyboard."""
     page = visit(CHAPTERS[0]).page
-    details = page.locator("details").first
+    details = page.locator("article details").first
     assert details.get_attribute("open") is None
     details.locator("summary").focus()
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('details').open")
+    page.wait_for_function("document.querySelector('article details').open")
     assert details.get_attribute("open") is not None
     assert "find_spec" in details.inner_text()

@@ -145,6 +145,11 @@ def finish(html: str, path: Path) -> str:
         )
     if path.name != "search.html":
         html = SEARCH_SCRIPTS.sub("", html)
+    # The arrow in the menu that unfolds a page's sections has no words.
+    html = html.replace(
+        '<summary><span class="toctree-toggle"',
+        '<summary aria-label="Sections"><span class="toctree-toggle"',
+    )
     return IMAGE.sub(lambda m: sized(m[0], path.parent), html)
 
 
