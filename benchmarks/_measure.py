@@ -16,6 +16,7 @@ import json
 import math
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -270,7 +271,10 @@ class Results:
             **more,
             "tables": self.tables,
         }
-        path.write_text(json.dumps(state, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(state, indent=1, ensure_ascii=False)
+        # A list of numbers or words on one line.
+        text = re.sub(r"\[\s+([^\[\]{}]+?)\s+\]", lambda m: f"[{' '.join(m[1].split())}]", text)
+        path.write_text(text + "\n", encoding="utf-8")
         return path
 
 

@@ -92,6 +92,7 @@ def test_the_page_holds_every_table_with_its_chart_and_how_to_measure_it_again(t
         results(tmp_path),
     )
     assert "| fast | 0.50 (0.50 to 0.50) | 2.00 (1.90 to 2.10) |  | 1 s |" in text
+    assert "About." in text
     assert "A note." in text
     assert "`make bench ONLY=pixels` (12 s)" in text
     assert "| normtut, time | 100 ms | 1 s | 10 s | 1.00 |" in text

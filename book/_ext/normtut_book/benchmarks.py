@@ -43,7 +43,8 @@ def duration(seconds: float) -> str:
 
 
 def times(ratio: float) -> str:
-    return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}"
+    digits = 3 if ratio < 0.095 else 2 if ratio < 10 else 0
+    return f"{ratio:.{digits}f}"
 
 
 def where_behind(
@@ -288,7 +289,7 @@ def svg(width: int, height: int, alt: str, parts: list[str]) -> str:
 
 def tables(section: Section) -> str:
     """All tables of a section as Markdown, each with its chart."""
-    parts = [measured(section)]
+    parts = [section["about"], measured(section)]
     for table in section["tables"]:
         if table.get("rows") == [] or table.get("series") == []:
             continue
