@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from normtut.core import moments, normalize
-from normtut.images import IMAGENET
-from normtut.style.network import EPS
+from normtut.core import normalize
 
 __all__ = ["Look", "Teacher", "content_distance", "style_distance"]
 
@@ -29,6 +27,29 @@ class Look(NamedTuple):
         """The looks of some of the images."""
         statistics, variances = ([t[index] for t in layers] for layers in self[1:])
         return Look(self.features[index], statistics, variances)
+
+
+class ChannelMoments(torch.autograd.Function):
+    """`normtut.core.moments` of each channel, (N, C, H, W) → two (N, C), in fewer passes over memory.
+
+    Half of a training step's time would go into them. Half-precision features are squared as they are; sums
+    are of float32.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean = x.mean((2, 3), keepdim=True, dtype=torch.float32)
+        var = (x - mean.to(x.dtype)).square().mean((2, 3), keepdim=True, dtype=torch.float32)
+        std = (var + EPS).sqrt()
+        ctx.save_for_backward(x, mean, std)
+        return mean.flatten(1), std.flatten(1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        x, mean, std = ctx.saved_tensors
+        by_mean, by_std = (g[:, :, None, None] / x[0, 0].numel() for g in grads)
+        scale = by_std / std  # d std / d x = (x − mean) / (n std)
+        return torch.addcmul((by_mean - scale * mean).to(x.dtype), x, scale.to(x.dtype))
 
 
 class Teacher(nn.Module):
@@ -76,18 +97,23 @@ class Teacher(nn.Module):
             return cls(load_file(path))
         return cls(torch.load(path, map_location="cpu", weights_only=True))
 
-    def forward(self, images: Tensor) -> Look:
-        """Look at images, (N, 3, H, W) in [0, 1]."""
-        x = normalize(images, *IMAGENET)
+    def forward(self, images: Tensor, *, average: bool = False) -> Look:
+        """Look at images, (N, 3, H, W) in [0, 1].
+
+        With ``average`` the maps are reduced by average instead of maximum pooling (Gatys et al. 2016,
+        section 2): the gradient of a maximum reaches one pixel of four, and prints a grid.
+        """
+        pool = F.avg_pool2d if average else F.max_pool2d
+        x = normalize(images, *IMAGENET).to(self.convs[0].weight.dtype)
         statistics, variances = [], []
-        for conv, pool, look in zip(self.convs, self.pool_before, self.looks_at, strict=True):
-            x = F.relu(conv(F.max_pool2d(x, 2) if pool else x))
+        for conv, reduce, look in zip(self.convs, self.pool_before, self.looks_at, strict=True):
+            x = F.relu(conv(pool(x, 2) if reduce else x))
             if look:
-                mean, std = moments(x, (2, 3), eps=EPS, keepdim=False)
+                mean, std = ChannelMoments.apply(x)
                 statistics.append(torch.stack([mean, std], dim=1))
                 # Law of total variance: within the channels and between their means.
                 variances.append((std.square().mean(1) + mean.var(1, correction=0)).detach())
-        return Look(x, statistics, variances)
+        return Look(x.float(), statistics, variances)
 
 
 def content_distance(look: Look, content: Look) -> Tensor:
@@ -95,12 +121,11 @@ def content_distance(look: Look, content: Look) -> Tensor:
     return (look.features - content.features).square().flatten(1).mean(1) / content.variances[-1]
 
 
-def style_distance(look: Look, style: Look) -> Tensor:
+def style_distance(look: Look, style: Look, weights: Sequence[float] = (1, 1, 1, 1)) -> Tensor:
     """Differences of the channels' means and stds over the style's variance, summed over four layers; (N,).
 
-    The style loss of Huang & Belongie 2017, equation (13), with each layer in units of its own variance.
+    The style loss of Huang & Belongie 2017, equation (13), with each layer in units of its own variance
+    and, in training, with its own weight.
     """
-    total = torch.zeros_like(style.variances[0])
-    for ours, theirs, variance in zip(look.statistics, style.statistics, style.variances, strict=True):
-        total = total + (ours - theirs).square().mean(2).sum(1) / variance
-    return total
+    layers = zip(look.statistics, style.statistics, style.variances, weights, strict=True)
+    return torch.stack([w * (o - t).square().mean(2).sum(1) / v for o, t, v, w in layers]).sum(0)

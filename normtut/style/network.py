@@ -1,159 +1,157 @@
-"""The style network: normalization in every layer that paints, with γ and β from a style image.
+"""The style network: encoder, AdaIN, decoder.
 
-A style encoder reduces the style image to the means and stds of its features. In the first of twelve layers,
-the pixels, these replace the content's own: AdaIN as Huang & Belongie (2017) define it. For the other eleven
-a small predictor turns them into one β and one γ for every channel. A predicted γ is no std and may be
-negative: this is conditional instance normalization (Dumoulin et al. 2017; Ghiasi et al. 2017).
+One encoder looks at both pictures, at five depths. Of the style only the mean and std of every channel are
+kept, *measured* on the features by `normtut.core.moments`. The decoder is the encoder's mirror: it begins with
+the content's deepest features, and at each depth on its way back to a picture removes the statistics it finds
+and puts in their place those that the encoder found in the style at the same depth. No statistic is predicted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Painter", "Statistics", "StyleEncoder", "StyleNetwork"]
+from normtut.core import denormalize, moments, normalize
 
-#: One (mean, std) for each normalized layer, each of shape (N, C, 1, 1).
+__all__ = ["Decoder", "Encoder", "Statistics", "StyleNetwork", "statistics"]
+
+#: One (mean, std) for each depth of the encoder, the finest first, each of shape (N, C, 1, 1).
 Statistics = list[tuple[Tensor, Tensor]]
 
-EPS = 1e-5
+#: Channels at 1/2, 1/4 and (three times) 1/8 of the resolution.
+WIDTHS = (24, 64, 128)
+
+#: Added to every variance. Large, so that what is nearly flat is not blown up: at most 10-fold in one layer.
+EPS = 1e-2
+
+
+def statistics(features: Sequence[Tensor]) -> Statistics:
+    """Mean and std of every channel of every picture, at each depth."""
+    return [moments(x, (2, 3), eps=EPS) for x in features]
 
 
 class Conv(nn.Conv2d):
     """A convolution that mirrors its input at the border: zeros would be painted as a dark frame."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride)
+    def __init__(
+        self, inputs: int, outputs: int, size: int = 3, stride: int = 1, *, pad: bool = True
+    ) -> None:
+        super().__init__(inputs, outputs, size, stride)
+        self.border = size // 2 if pad else 0
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+        nn.init.zeros_(cast(Tensor, self.bias))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) → (N, C', ⌈H / stride⌉, ⌈W / stride⌉)."""
-        p = self.kernel_size[0] // 2
-        # A map no larger than the border has nothing to mirror; then its edge is repeated.
-        mode = "reflect" if min(x.shape[-2:]) > p else "replicate"
-        return super().forward(F.pad(x, (p, p, p, p), mode=mode))
+        """(N, C, H, W) → (N, C', ⌈H / stride⌉, ⌈W / stride⌉); without ``pad`` the border is consumed."""
+        return super().forward(_mirror(x, self.border) if self.border else x)
 
 
-class StyleEncoder(nn.Module):
-    """Reduce a style image to statistics: means and stds of its pixels and of its features at four scales."""
+class Encoder(nn.Module):
+    """What a picture is at five depths: at a half, a quarter and, three times, an eighth of its resolution."""
 
-    def __init__(self, widths: Sequence[int] = (32, 64, 128, 128)) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        sizes = [3, *widths]
-        kernels = [5, 3, 3, 3]
-        self.convs = nn.ModuleList(
-            Conv(c, d, k, stride=2) for (c, d), k in zip(pairwise(sizes), kernels, strict=True)
-        )
-        self.features = 2 * sum(sizes)
+        a, b, c = WIDTHS
+        self.to2 = Conv(3, a, 7, stride=2)
+        self.to4 = Conv(a, b, stride=2)
+        self.to8 = Conv(b, c, stride=2)
+        self.deep = Conv(c, c)
+        self.deeper = Conv(c, c)
 
-    def forward(self, style: Tensor) -> Tensor:
-        """(N, 3, H, W) → (N, features)."""
-        x, found = style, [*_centre(style)[1:]]
-        for conv in self.convs:
-            x = F.relu(conv(x))
-            found += _centre(x)[1:]
-        return torch.cat([f.flatten(1) for f in found], dim=1)
+    def forward(self, picture: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) in [0, 1] → five maps, the finest first, each before its ReLU."""
+        half = self.to2(normalize(picture, 0.5, 0.25))
+        quarter = self.to4(F.relu(half))
+        eighth = self.to8(F.relu(quarter))
+        deep = self.deep(F.relu(eighth))
+        deeper = eighth + self.deeper(F.relu(deep))
+        return [half, quarter, eighth, deep, deeper]
 
 
-class Painter(nn.Module):
-    """Paint a content image with given statistics."""
+class Decoder(nn.Module):
+    """From features back to a picture, with the style's statistics put in at every depth."""
 
-    def __init__(self, width: int = 64, blocks: int = 4) -> None:
+    def __init__(self, last: int = 16) -> None:
         super().__init__()
-        half, full = 3 * width // 8, 3 * width // 16
-        self.stem = Conv(3, width // 2, 7, stride=2)
-        self.down = Conv(width // 2, width, 3, stride=2)
-        self.blocks = nn.ModuleList(Conv(width, width, 3) for _ in range(2 * blocks))
-        self.up1 = Conv(width, half, 3)
-        self.up2 = Conv(half + 3, full, 3)
-        self.out = Conv(full + 3, 3, 3)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(cast(Tensor, self.out.bias))
-        #: Channels of the normalized layers in the order in which `forward` meets them, the pixels first.
-        self.channels = [3, width, *[width] * (2 * blocks), half, full]
+        a, b, c = WIDTHS
+        self.deep = Conv(c, c)
+        self.to8 = Conv(c, c)
+        self.inner = Conv(c, c)
+        self.outer = Conv(c, c)
+        self.to4 = Conv(c, b, pad=False)
+        self.to2 = Conv(b, a, pad=False)
+        self.full = Conv(a, last, pad=False)
+        self.out = Conv(last, 3, pad=False)
 
     def forward(
         self,
-        content: Tensor,
-        statistics: Statistics,
+        content: Sequence[Tensor],
+        style: Statistics,
+        size: tuple[int, int],
         *,
         given: Statistics | None = None,
         seen: Statistics | None = None,
     ) -> Tensor:
-        """Replace the content's statistics in every normalized layer.
+        """Paint.
 
         Args:
-            content: (N, 3, H, W).
-            statistics: what is put back, one pair for each of ``self.channels``.
-            given: what is removed; without it the content's own statistics.
-            seen: a list to which the content's own statistics are appended.
+            content: what the encoder sees in the content.
+            style: statistics of what it sees in the style.
+            size: (H, W) of the content.
+            given: the statistics to be removed, the deepest first; measured where they are not given.
+            seen: a list to which those that are measured are appended.
 
         Returns:
-            (N, 3, H, W).
+            (N, 3, H, W), not yet clipped to [0, 1].
         """
-        layer = iter(range(len(self.channels)))
+        removed = iter(given) if given is not None else None
 
-        def adain(x: Tensor) -> Tensor:
-            # denormalize(normalize(x, *moments(x, (2, 3), eps=EPS)), mean, std), in fewer passes over memory
-            i = next(layer)
-            if given is None:
-                z, own_mean, own_std = _centre(x)
-                if seen is not None:
-                    seen.append((own_mean, own_std))
-            else:
-                own_mean, own_std = given[i]
-                z = x - own_mean
-            mean, std = statistics[i]
-            return torch.addcmul(mean, z, std / own_std)
+        def adain(x: Tensor, depth: int) -> Tensor:
+            mean, std = next(removed) if removed is not None else moments(x, (2, 3), eps=EPS)
+            if seen is not None:
+                seen.append((mean, std))
+            return F.relu(denormalize(normalize(x, mean, std), *style[depth]))
 
-        # Before any training this is all there is: the style's colours. The network learns what is missing.
-        pixels = adain(content)
-        x = adain(self.down(F.relu(self.stem(content))))
-        for first, second in zip(self.blocks[::2], self.blocks[1::2], strict=True):
-            x = x + adain(second(F.relu(adain(first(x)))))
-        h, w = content.shape[-2:]
-        x = F.interpolate(x, scale_factor=2, mode="bilinear")[..., : (h + 1) // 2, : (w + 1) // 2]
-        x = F.relu(adain(self.up1(x)))
-        x = F.interpolate(x, scale_factor=2, mode="bilinear")[..., :h, :w]
-        x = F.relu(adain(self.up2(torch.cat([x, pixels], dim=1))))
-        return cast(Tensor, pixels + self.out(torch.cat([x, pixels], dim=1)))
+        _, quarter, eighth, deep, deeper = content
+        h, w = size
+        x = adain(deeper, 4)
+        x = adain(self.deep(x) + deep, 3)
+        x = adain(self.to8(x) + eighth, 2)
+        x = x + self.outer(F.relu(self.inner(x)))
+        x = adain(_cut(self.to4(_twice(x)), 1, quarter.shape[-2:]) + quarter, 1)
+        x = adain(_cut(self.to2(_twice(x)), 1, ((h + 1) // 2, (w + 1) // 2)), 0)
+        x = self.out(F.relu(self.full(_twice(x))))
+        return denormalize(_cut(x, 0, size).float(), 0.5, 0.25)
 
 
 class StyleNetwork(nn.Module):
-    """Style encoder, predictor and painter: two images in, one out."""
+    """``decoder(encoder(content), statistics(encoder(style)))``."""
 
-    def __init__(self, width: int = 64, blocks: int = 4, hidden: int = 128) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.encoder = StyleEncoder()
-        self.painter = Painter(width, blocks)
-        self.predictor = nn.Sequential(
-            nn.Linear(self.encoder.features, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, 2 * sum(self.painter.channels[1:])),
-        )
-
-    def statistics(self, style: Tensor) -> Statistics:
-        """What the painter is to put back, for style images of shape (N, 3, H, W); γ may be negative."""
-        code = self.encoder(style)
-        # The pixels' statistics are the style's own; those of the painter's features are predicted.
-        found = [(code[:, :3, None, None], code[:, 3:6, None, None])]
-        predicted = self.predictor(code)[:, :, None, None]
-        for pair in predicted.split([2 * c for c in self.painter.channels[1:]], dim=1):
-            beta, gamma = pair.chunk(2, dim=1)
-            found.append((beta, 1 + gamma))  # an untrained predictor is close to instance normalization
-        return found
+        self.encoder = Encoder()
+        self.decoder = Decoder()
 
     def forward(self, content: Tensor, style: Tensor) -> Tensor:
         """Content and style, (N, 3, H, W) in [0, 1] → pictures of the content's size, not yet clipped."""
-        return cast(Tensor, self.painter(content, self.statistics(style)))
+        h, w = content.shape[-2:]
+        return cast(Tensor, self.decoder(self.encoder(content), statistics(self.encoder(style)), (h, w)))
 
 
-def _centre(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``x − mean``, and the `normtut.core.moments` of x, half of whose work the centred x is."""
-    mean = x.mean((2, 3), keepdim=True)
-    z = x - mean
-    return z, mean, (z.square().mean((2, 3), keepdim=True) + EPS).sqrt()
+def _twice(x: Tensor) -> Tensor:
+    """(H, W) → (2H + 4, 2W + 4): twice as large, with a border of 2 for two convolutions to consume."""
+    return F.interpolate(_mirror(x, 1), scale_factor=2, mode="bilinear")
+
+
+def _cut(x: Tensor, border: int, size: Sequence[int]) -> Tensor:
+    """What lies inside a border. Where the encoder rounded an odd size up, the surplus goes as well."""
+    return x[..., border : border + size[0], border : border + size[1]]
+
+
+def _mirror(x: Tensor, border: int) -> Tensor:
+    # A map no larger than the border has nothing to mirror; then its edge is repeated.
+    mode = "reflect" if min(x.shape[-2:]) > border else "replicate"
+    return F.pad(x, (border, border, border, border), mode=mode)

@@ -1,22 +1,23 @@
 """Train the style network: ``python -m normtut.style.train --content DIR --style DIR --out DIR``.
 
-The teacher's view of the training images does not depend on the network, so it is shared: a *round* draws a
-few contents and styles, looks at each once, and then paints them in several pairings. Everything that happens
-in a round follows from (seed, round, rank), and checkpoints are written between rounds: a run that was killed
-and resumed ends with the very weights of one that was not.
+Everything that happens in a step follows from (seed, step, rank) and the weights before it, so a run that was
+killed and started again with the same command ends with the very weights of one that was not. Other settings
+mean another run: ``--start`` begins one, in a folder of its own, from the checkpoint of an earlier one.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+import typing
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -24,20 +25,18 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from normtut.files import FileError, read_image
-from normtut.style.losses import Look, Teacher, content_distance, style_distance
+from normtut.style.losses import Teacher, content_distance, style_distance
 from normtut.style.network import StyleNetwork
 
 __all__ = ["Config", "Images", "main", "train"]
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
-PAIRINGS = 4  # how often a round shows each content, each time with another style
-BATCHES = 8  # how many batches of contents a round draws
+PAIRINGS = 2  # how often a step paints each content, each time with another style: what is seen is shared
 
 
 @dataclass
@@ -48,87 +47,143 @@ class Config:
     style: str
     out: str
     teacher: str | None = None  #: file of VGG weights; without it torchvision's VGG-19
-    steps: int = 40_000
-    minutes: float | None = None  #: end by the clock instead of by ``steps``
-    batch: int = 8  #: per process
+    start: str | None = None  #: checkpoint of another run to go on from, at step 0 of this one
+    steps: int = 40_000  #: over which the learning rate falls
+    stop: int | None = None  #: end after this many of them
+    batch: int = 4  #: contents and styles per step and process
     crop: int = 256
-    large_from: float = 1.0  #: from this part of the run on: crops 1.5 times larger, batches halved
     smallest: float = 0.45  #: crops show from this part of a picture's shorter side to all of it
-    lr: float = 1e-3
+    lr: float = 1e-3  #: at first; it falls along a cosine …
+    lr_end: float = 1e-5  #: … to this
     style_weight: float = 4.0
-    tv_weight: float = 0.05
-    range_weight: float = 10.0
-    same_weight: float = 5.0
+    layer_weights: str = "0.5,0.75,1,1"  #: of relu1_1 … relu4_1 in the style loss
+    smooth_weight: float = 0.2  #: total variation where the content is smooth
+    range_weight: float = 10.0  #: for leaving [0, 1]
+    same_weight: float = 5.0  #: for changing a picture whose style is its own
+    same: float = 0.06  #: part of such pairs
     ema: float = 0.999
     seed: int = 0
     save_every: float = 120.0  #: seconds between checkpoints
-    workers: int = 4
+    workers: int = 2
     device: str | None = None
-    amp: bool = True  #: mixed precision, on CUDA
+    amp: bool | None = None  #: convolutions in bfloat16; by default on CUDA
 
 
 class Images:
     """A folder of pictures, and random square crops of them. Decoded pictures are kept while they fit."""
 
-    def __init__(
-        self, folder: str | Path, *, crop_scale: tuple[float, float], keep_bytes: int = 2**30
-    ) -> None:
-        self.files = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES)
+    def __init__(self, folder: str | Path, *, smallest: float, keep_bytes: int = 2**30) -> None:
+        self.files = sorted(
+            p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()
+        )
         if not self.files:
             raise FileNotFoundError(f"no images ({', '.join(sorted(SUFFIXES))}) in {folder}")
-        self.crop_scale = crop_scale
+        self.smallest = smallest
         self.keep_bytes = keep_bytes
-        self.kept: dict[int, Tensor] = {}
+        self.kept: dict[int, Tensor | None] = {}
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> Tensor:
-        """One picture, uint8 (3, H, W)."""
+    def __getitem__(self, index: int) -> Tensor | None:
+        """One picture, uint8 (3, H, W); None, and a word about it once, where it cannot be read."""
         if index in self.kept:
             return self.kept[index]
-        image = read_image(self.files[index], alpha="white", srgb=True).eight_bit().convert("RGB")
-        picture = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-        if picture.numel() <= self.keep_bytes:
-            self.keep_bytes -= picture.numel()
+        picture = None
+        try:
+            picture = read_picture(self.files[index])
+        except Exception as error:  # decoders raise what they like on damaged files
+            tqdm.write(f"skipped {self.files[index]}: {error}", file=sys.stderr)
+        size = 0 if picture is None else picture.numel()
+        if size <= self.keep_bytes:
+            self.keep_bytes -= size
             self.kept[index] = picture
         return picture
 
-    def crop(self, seed: Sequence[int], size: int, *, recolor: bool = False) -> Tensor:
-        """A random crop, float (3, size, size); with ``recolor``, sometimes with its channels exchanged."""
-        rng = np.random.default_rng(seed)
+    def crop(self, rng: np.random.Generator, size: int) -> Tensor:
+        """A random crop, float (3, size, size) in [0, 1]."""
         for _ in range(20):
-            index = int(rng.integers(len(self.files)))
-            try:
-                picture = self[index]
+            picture = self[int(rng.integers(len(self.files)))]
+            if picture is not None:
                 break
-            except FileError as error:  # its message begins with the path
-                tqdm.write(f"skipped {error}", file=sys.stderr)
         else:
             raise OSError("20 unreadable images in a row")
         short = min(picture.shape[1:])
-        side = max(8, round(short * rng.uniform(*self.crop_scale)))
-        side = min(side, short)
+        side = min(short, max(8, round(short * rng.uniform(self.smallest, 1))))
         top, left = (int(rng.integers(n - side + 1)) for n in picture.shape[1:])
         patch = picture[:, top : top + side, left : left + side].float() / 255
         patch = F.interpolate(patch[None], size=(size, size), mode="bilinear", antialias=True)[0]
-        if rng.random() < 0.5:
-            patch = patch.flip(2)
-        if recolor and rng.random() < 0.25:
-            patch = patch[torch.from_numpy(rng.permutation(3))]
-        return patch.clamp(0, 1)
+        return (patch.flip(2) if rng.random() < 0.5 else patch).clamp(0, 1)
+
+
+def read_picture(path: Path) -> Tensor:
+    """A picture as uint8 (3, H, W)."""
+    with Image.open(path) as image:
+        return torch.from_numpy(np.array(ImageOps.exif_transpose(image).convert("RGB"))).permute(2, 0, 1)
+
+
+def recolour(x: Tensor, rng: np.random.Generator) -> Tensor:
+    """Another palette: channels exchanged, hues turned, contrast and brightness changed."""
+    if rng.random() < 0.3:
+        x = x[torch.from_numpy(rng.permutation(3))]
+    if rng.random() < 0.5:  # a rotation about the grey axis (Rodrigues' formula)
+        angle = rng.uniform(-np.pi, np.pi)
+        c, s = (1 - math.cos(angle)) / 3, math.sin(angle) / math.sqrt(3)
+        a = math.cos(angle) + c
+        turn = x.new_tensor([[a, c - s, c + s], [c + s, a, c - s], [c - s, c + s, a]])
+        x = torch.einsum("ij,jhw->ihw", turn, x)
+    if rng.random() < 0.5:
+        gray = x.mean(0, keepdim=True)
+        x = gray + (x - gray) * rng.uniform(0.3, 1.5)
+        x = 0.5 + (x - 0.5) * rng.uniform(0.6, 1.4) + rng.uniform(-0.15, 0.15)
+    return x.clamp(0, 1)
+
+
+def degrade(x: Tensor, rng: np.random.Generator) -> Tensor:
+    """What cameras and the web do to photographs: blur, noise, the blocks of JPEG."""
+    h, w = x.shape[1:]
+    if rng.random() < 0.2:
+        scale = rng.uniform(0.5, 0.95)
+        small = F.interpolate(x[None], scale_factor=scale, mode="bilinear", antialias=True)
+        x = F.interpolate(small, size=(h, w), mode="bilinear")[0]
+    if rng.random() < 0.3:
+        noise = rng.standard_normal(x.shape, np.float32) * rng.uniform(0.005, 0.04)
+        x = (x + torch.from_numpy(noise)).clamp(0, 1)
+    if rng.random() < 0.6:
+        dy, dx = (int(k) for k in rng.integers(8, size=2))  # the blocks may begin anywhere
+        shifted = (x.roll((dy, dx), (1, 2)) * 255).round().byte().permute(1, 2, 0).numpy()
+        buffer = io.BytesIO()
+        Image.fromarray(shifted).save(buffer, "JPEG", quality=int(rng.integers(40, 96)))
+        decoded = torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1).float() / 255
+        x = decoded.roll((-dy, -dx), (1, 2))
+    return x
+
+
+def smoothness(content: Tensor) -> Tensor:
+    """1 where a picture is smooth, 0 where it has edges or texture; (N, 1, H, W)."""
+    gray = content.mean(1, keepdim=True)
+    spread = (F.avg_pool2d(gray.square(), 9, 1, 4) - F.avg_pool2d(gray, 9, 1, 4).square()).clamp(0)
+    return (-spread / 0.02**2).exp()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    train(_parse(argv))
+    try:
+        train(_parse(argv))
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"normtut.style.train: {error}") from error
 
 
 def train(config: Config) -> Path:
-    """Train, or resume from the checkpoint in ``config.out``; returns the path of the final weights.
+    """Train, or go on from the checkpoint in ``config.out``; returns the path of the final weights.
 
     Under ``torchrun`` every process trains on its own crops, and gradients are averaged.
+
+    Raises:
+        FileNotFoundError: where there are no pictures, no teacher or no checkpoint to start from.
+        ValueError: for impossible settings; for a checkpoint that is none, or was made with other settings.
     """
+    _check(config)
     distributed = "RANK" in os.environ
     cuda = torch.cuda.is_available() and config.device in (None, "cuda")
     device = torch.device(config.device or ("cuda" if cuda else "cpu"))
@@ -152,9 +207,11 @@ class _Run:
         self.rank = dist.get_rank() if distributed else 0
         self.out = Path(config.out)
         self.out.mkdir(parents=True, exist_ok=True)
-        self.content = Images(config.content, crop_scale=(config.smallest, 1.0))
-        self.style = Images(config.style, crop_scale=(config.smallest, 1.0))
-        self.teacher = Teacher.load(config.teacher).to(device).to(memory_format=torch.channels_last)
+        self.content = Images(config.content, smallest=config.smallest)
+        self.style = Images(config.style, smallest=config.smallest)
+        self.amp = device.type == "cuda" if config.amp is None else config.amp
+        self.teacher = Teacher.load(config.teacher).to(device, torch.bfloat16 if self.amp else torch.float32)
+        self.teacher.to(memory_format=torch.channels_last)
         torch.manual_seed(config.seed)
         self.network = StyleNetwork().to(device).to(memory_format=torch.channels_last)
         self.average = StyleNetwork().to(device)  # of the weights, over the last thousand steps
@@ -162,14 +219,11 @@ class _Run:
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=config.lr, betas=(0.9, 0.99), fused=True
         )
-        # bfloat16 has the range of float32; float16 needs its gradients scaled.
-        self.amp = config.amp and device.type == "cuda"
-        self.half = torch.bfloat16 if self.amp and torch.cuda.is_bf16_supported() else torch.float16
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp and self.half == torch.float16)
-        self.round = self.step = 0
+        self.layer_weights = [float(w) for w in config.layer_weights.split(",")]
+        self.step = 0
         self.seconds = 0.0
-        self.parallel: nn.Module = self.network
         self._resume()
+        self.parallel: nn.Module = self.network
         if distributed:
             self.parallel = DistributedDataParallel(
                 self.network, device_ids=[device.index] if device.type == "cuda" else None
@@ -179,27 +233,27 @@ class _Run:
 
     def train(self) -> Path:
         c = self.config
-        total = c.steps if c.minutes is None else round(c.minutes * 60)
-        bar = tqdm(total=total, initial=int(self._done() * total), unit="step" if c.minutes is None else "s",
-                   disable=None if self.rank == 0 else True, smoothing=0.05)  # fmt: skip
+        bar = tqdm(total=c.steps, initial=self.step, disable=None if self.rank == 0 else True, smoothing=0.05)
+        end = min(c.steps, c.steps if c.stop is None else c.stop)
         last = saved = time.monotonic()
+        sums: dict[str, float] = {}
         with ThreadPoolExecutor(max(1, c.workers)) as pool:
-            ahead = self._draw(pool, self.round)
-            while not self._finished():
-                crops, ahead = [f.result() for f in ahead], self._draw(pool, self.round + 1)
-                sums: dict[str, float] = {}
-                for losses in self._round(crops):
-                    for name, value in losses.items():
-                        sums[name] = sums.get(name, 0.0) + value
-                self.round += 1
+            ahead = self._draw(pool)
+            while self.step < end:
+                crops = [f.result() for f in ahead]
+                now_step = self.step
+                self.step += 1
+                ahead = self._draw(pool)  # for the next step, while this one is computed
+                for name, value in self._train_step(now_step, crops).items():
+                    sums[name] = sums.get(name, 0.0) + value
                 now = time.monotonic()
                 self.seconds, last = self.seconds + now - last, now
-                self._agree_on_time()
-                steps = PAIRINGS * BATCHES
-                means = {k: v / steps for k, v in sums.items()}
-                self._log({"step": self.step, "seconds": round(self.seconds, 1), **means})
-                bar.n = min(total, int(self._done() * total))
-                bar.set_postfix({k: f"{v:.2f}" for k, v in means.items()}, refresh=True)
+                bar.update()
+                if self.step % 50 == 0:
+                    means = {k: v / 50 for k, v in sums.items()}
+                    self._log({"step": self.step, "seconds": self.seconds, **means})
+                    bar.set_postfix({k: f"{v:.2f}" for k, v in means.items()}, refresh=False)
+                    sums = {}
                 if now - saved > c.save_every:
                     self._save()
                     saved = time.monotonic()
@@ -209,87 +263,78 @@ class _Run:
         self._save()
         return self.out / "style.safetensors"
 
-    def _done(self) -> float:
-        """The part of the run that lies behind, 0 … 1."""
+    def _lr(self, step: int) -> float:
         c = self.config
-        return min(1.0, self.step / c.steps if c.minutes is None else self.seconds / (60 * c.minutes))
+        warmup = min(1.0, (step + 1) / 200)
+        return warmup * (c.lr_end + (c.lr - c.lr_end) * 0.5 * (1 + math.cos(math.pi * step / c.steps)))
 
-    def _finished(self) -> bool:
-        return self._done() >= 1
+    def _draw(self, pool: ThreadPoolExecutor) -> list[Future[tuple[Tensor, ...]]]:
+        """The crops of the next step: first contents, clean and degraded, then styles."""
+        key = [self.config.seed, self.step, self.rank]
+        size = self.config.crop
 
-    def _lr(self) -> float:
-        warmup = min(1.0, (self.step + 1) / 200)
-        return self.config.lr * warmup * max(0.01, 0.5 * (1 + math.cos(math.pi * self._done())))
+        def content(i: int) -> tuple[Tensor, ...]:
+            rng = np.random.default_rng([*key, 0, i])
+            clean = self.content.crop(rng, size)
+            if rng.random() < 0.3:
+                clean = recolour(clean, rng)
+            return clean, degrade(clean, rng)
 
-    def _shape(self) -> tuple[int, int]:
-        """Batch and crop size: late in the run, fewer and larger crops at about the same price."""
-        c = self.config
-        return (max(1, c.batch // 2), c.crop * 3 // 2) if self._done() >= c.large_from else (c.batch, c.crop)
+        def style(i: int) -> tuple[Tensor, ...]:
+            rng = np.random.default_rng([*key, 1, i])
+            patch = recolour(self.style.crop(rng, size), rng)
+            return (patch.rot90(int(rng.integers(4)), (1, 2)),)
 
-    def _draw(self, pool: ThreadPoolExecutor, round_: int) -> list[Future[Tensor]]:
-        batch, size = self._shape()
-        c, n = self.config, batch * BATCHES
-        key = [c.seed, round_, self.rank]
-        contents = [pool.submit(self.content.crop, [*key, 0, i], size) for i in range(n)]
-        return contents + [pool.submit(self.style.crop, [*key, 1, i], size, recolor=True) for i in range(n)]
+        jobs = range(self.config.batch)
+        return [pool.submit(content, i) for i in jobs] + [pool.submit(style, i) for i in jobs]
 
-    def _round(self, crops: list[Tensor]) -> Iterator[dict[str, float]]:
-        n = len(crops) // 2
-        batch = n // BATCHES
-        pictures = torch.stack(crops).to(self.device, memory_format=torch.channels_last)
-        with torch.no_grad(), self._autocast():
-            seen = [self.teacher(chunk) for chunk in torch.split(pictures, batch)]
-        looks = Look(
-            torch.cat([s.features for s in seen]),
-            [torch.cat(layer) for layer in zip(*(s.statistics for s in seen), strict=True)],
-            [torch.cat(layer) for layer in zip(*(s.variances for s in seen), strict=True)],
-        )
-        # A flat crop has next to no variance to be measured in; half of the scale is the round's average.
-        looks = looks._replace(variances=[(v + v.mean()) / 2 for v in looks.variances])
-        rng = np.random.default_rng([self.config.seed, self.round, self.rank, 2])
-        for _ in range(PAIRINGS):
-            contents, styles = rng.permutation(n), n + rng.permutation(n)
-            same = rng.random(n) < 1 / 16  # an image in its own style has to come back unchanged
-            styles = np.where(same, contents, styles)
-            for i in range(0, n, batch):
-                c, s = (torch.from_numpy(k[i : i + batch]).to(self.device) for k in (contents, styles))
-                yield self._step(pictures[c], pictures[s], looks.of(c), looks.of(s), same=c == s)
+    def _train_step(self, step: int, crops: list[tuple[Tensor, ...]]) -> dict[str, float]:
+        config, n = self.config, len(crops) // 2
+        rng = np.random.default_rng([config.seed, step, self.rank, 2])
 
-    def _step(self, content: Tensor, style: Tensor, at: Look, like: Look, same: Tensor) -> dict[str, float]:
-        config = self.config
+        def stack(pictures: list[Tensor]) -> Tensor:
+            return torch.stack(pictures).to(self.device, memory_format=torch.channels_last)
+
+        clean, given = (stack([c[k] for c in crops[:n]]) for k in (0, 1))
+        styles = stack([s[0] for s in crops[n:]])
+        # A shift of the grid on which the teacher pools, so that nothing learns where it lies.
+        dy, dx = (int(k) for k in rng.integers(8, size=2))
+        average = bool(rng.random() < 0.5)
+        with torch.no_grad():
+            look = self.teacher(torch.cat([clean, styles])[..., dy:, dx:], average=average)
+        # A flat crop has next to no variance to be measured in; half of the scale is the step's average.
+        look = look._replace(variances=[(v + v.mean()) / 2 for v in look.variances])
+        contents = np.tile(np.arange(n), PAIRINGS)
+        like = n + np.concatenate([np.roll(np.arange(n), -k) for k in range(PAIRINGS)])
+        own = rng.random(n * PAIRINGS) < config.same  # a picture in its own style has to come back unchanged
+        c = torch.from_numpy(contents).to(self.device)
+        s = torch.from_numpy(np.where(own, contents, like)).to(self.device)
+        same = torch.from_numpy(own).to(self.device)
+
         for group in self.optimizer.param_groups:
-            group["lr"] = self._lr()
-        with self._autocast():
-            painted = self.parallel(content, style).float()
-            look = self.teacher(painted)
-        content_loss, style_loss = content_distance(look, at).mean(), style_distance(look, like).mean()
-        tv = painted.diff(dim=2).abs().mean() + painted.diff(dim=3).abs().mean()
+            group["lr"] = self._lr(step)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
+            painted = self.parallel(given[c], torch.cat([clean, styles])[s])
+        seen = self.teacher(painted[..., dy:, dx:], average=average)
+        content_loss = content_distance(seen, look.of(c)).mean()
+        style_loss = style_distance(seen, look.of(s), self.layer_weights).mean()
+        flat = smoothness(clean)[c]
+        tv = (painted.diff(dim=2).abs() * flat[..., 1:, :]).mean()
+        tv = tv + (painted.diff(dim=3).abs() * flat[..., 1:]).mean()
         outside = (painted - painted.clamp(0, 1)).square().mean()
-        changed = ((painted - content).abs().mean((1, 2, 3)) * same).mean()
-        loss = content_loss + config.style_weight * style_loss
-        loss = loss + config.tv_weight * tv + config.range_weight * outside + config.same_weight * changed
+        changed = ((painted - clean[c]).abs().mean((1, 2, 3)) * same).mean()
+        loss = content_loss + config.style_weight * style_loss + config.smooth_weight * tv
+        loss = loss + config.range_weight * outside + config.same_weight * changed
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimizer)
+        loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.step += 1
-        decay = min(config.ema, (1 + self.step) / (10 + self.step))
+        self.optimizer.step()
+        decay = min(config.ema, (1 + step) / (10 + step)) if config.start is None else config.ema
         with torch.no_grad():
             for a, p in zip(self.average.parameters(), self.network.parameters(), strict=True):
                 a.lerp_(p, 1 - decay)
-        return {"content": content_loss.item(), "style": style_loss.item(), "loss": loss.item()}
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, self.half if self.amp else torch.bfloat16, enabled=self.amp)
-
-    def _agree_on_time(self) -> None:
-        """Clocks differ between processes; the learning rate and the end must not."""
-        if self.config.minutes is not None and dist.is_initialized():
-            seconds = torch.tensor(self.seconds, dtype=torch.float64, device=self.device)
-            dist.broadcast(seconds, 0)
-            self.seconds = seconds.item()
+        named = {"content": content_loss, "style": style_loss, "smooth": tv, "outside": outside, "loss": loss}
+        return {k: v.item() for k, v in named.items()}
 
     # ---- what is written
 
@@ -299,37 +344,47 @@ class _Run:
         from safetensors.torch import save_file
 
         state = {
-            "config": asdict(self.config), "round": self.round, "step": self.step, "seconds": self.seconds,
+            "config": asdict(self.config), "step": self.step, "seconds": self.seconds,
             "network": self.network.state_dict(), "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
         }  # fmt: skip
-        # Written beside and moved over: a kill leaves the old checkpoint or the new one, never half of one.
-        torch.save(state, self.out / "checkpoint.tmp")
-        os.replace(self.out / "checkpoint.tmp", self.out / "checkpoint.pth")
         weights = {k: v.contiguous().cpu() for k, v in self.average.state_dict().items()}
-        save_file(weights, self.out / "style.tmp")
-        os.replace(self.out / "style.tmp", self.out / "style.safetensors")
+        _write(self.out / "checkpoint.pth", lambda path: torch.save(state, path))
+        _write(self.out / "style.safetensors", lambda path: save_file(weights, path))
         self._sheet()
 
     def _resume(self) -> None:
-        path = self.out / "checkpoint.pth"
+        own = self.out / "checkpoint.pth"
+        path = own if own.exists() or self.config.start is None else Path(self.config.start)
         if not path.exists():
-            return
-        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.round, self.step, self.seconds = state["round"], state["step"], state["seconds"]
-        changed = [k for k, v in asdict(self.config).items() if state["config"].get(k) != v]
+            if path is own:
+                return
+            raise FileNotFoundError(f"there is no checkpoint {path} to start from")
+        try:
+            state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+            self.network.load_state_dict(state["network"])
+            self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except Exception as error:  # torch.load raises what its decoders raise
+            raise ValueError(f"{path} is no checkpoint of this network: {error}") from error
+        if path is own:
+            free = ("stop", "save_every", "workers")  # which change no weight
+            changed = [
+                k for k, v in asdict(self.config).items() if k not in free and state["config"].get(k) != v
+            ]
+            if changed:
+                raise ValueError(
+                    f"{path} was made with another {', '.join(changed)}; begin a run of your own with "
+                    f"--start {path} and another --out"
+                )
+            self.step, self.seconds = state["step"], state["seconds"]
         if self.rank == 0:
-            note = f"; changed since: {', '.join(changed)}" if changed else ""
-            print(f"resuming {path} at step {self.step}{note}", file=sys.stderr)
+            print(f"going on from {path}, at step {self.step}", file=sys.stderr)
 
     def _sheet(self) -> None:
         """A page of samples: contents down, styles across, painted by the averaged weights."""
-        contents = torch.stack([self.content.crop([99, i], 256) for i in range(3)])
-        styles = torch.stack([self.style.crop([98, i], 256) for i in range(5)])
+        contents = torch.stack([self.content.crop(np.random.default_rng([99, i]), 256) for i in range(3)])
+        styles = torch.stack([self.style.crop(np.random.default_rng([98, i]), 256) for i in range(5)])
         rows = [torch.cat([torch.ones(3, 256, 256), *styles], dim=2)]
         with torch.inference_mode():
             for content in contents:
@@ -347,19 +402,38 @@ class _Run:
                 log.write(json.dumps({k: round(v, 4) for k, v in row.items()}) + "\n")
 
 
+def _write(path: Path, write: typing.Callable[[Path], object]) -> None:
+    """Write beside and move over: a kill leaves the old file or the new one, never half of one."""
+    temporary = path.with_suffix(".tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # PyTorch's writer answers a full disk with a RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise OSError(f"cannot write {path} (is the disk full?): {error}") from error
+
+
+def _check(config: Config) -> None:
+    least = {"steps": 1, "batch": 1, "crop": 32, "workers": 1}
+    for name, value in least.items():
+        if getattr(config, name) < value:
+            raise ValueError(f"--{name} must be at least {value}, got {getattr(config, name)}")
+    if not 0 < config.smallest <= 1:
+        raise ValueError(f"--smallest must be above 0 and at most 1, got {config.smallest}")
+
+
 def _parse(argv: Sequence[str] | None) -> Config:
     parser = argparse.ArgumentParser("python -m normtut.style.train", description="Train the style network.")
-    hints = get_type_hints(Config)
+    types = typing.get_type_hints(Config)
     for f in fields(Config):
         flag = "--" + f.name.replace("_", "-")
-        if f.name == "amp":
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=True)
-        elif f.default is f.default_factory is not None:
-            parser.add_argument(flag, required=True)
+        kinds = [t for t in typing.get_args(types[f.name]) if t is not type(None)] or [types[f.name]]
+        if kinds == [bool]:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=f.default)
+        elif f.default is MISSING:
+            parser.add_argument(flag, type=kinds[0], required=True)
         else:
-            required = f.name in ("content", "style", "out")
-            kind = next(t for t in (*get_args(hints[f.name]), hints[f.name]) if t is not type(None))
-            parser.add_argument(flag, type=kind, required=required, default=None if required else f.default)
+            parser.add_argument(flag, type=kinds[0], default=f.default)
     return Config(**vars(parser.parse_args(argv)))
 
 

@@ -1,0 +1,249 @@
+"""The folders that the style network of this package was trained on, from data sets that are not part of it.
+
+    python -m benchmarks.style_material --photos DIR --bsds DIR --art DIR --paintings DIR --out DIR
+
+``--photos`` and ``--art`` are the domains photo and art_painting of PACS (Li et al. 2017), ``--bsds`` images
+of BSDS500 (Arbeláez et al. 2011), ``--paintings`` a folder of larger reproductions. Pictures are linked, not
+copied. To these come textures of scikit-image and drawings by the code below, the same in every run. What is
+in HELD_OUT_CONTENTS and HELD_OUT_STYLES is left out: it was fixed before training, for a last measurement.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from normtut import data
+
+HELD_OUT_CONTENTS = ("100075", "16052", "238011", "370036")
+HELD_OUT_STYLES = ("leger_contrast_of_forms", "munch_the_scream", "picabia_udnie", "vangogh_starry_night")
+TEXTURES = ("brick", "grass", "gravel", "hubble", "retina", "tissue")
+SIZE, SUPER = 320, 2
+
+Floats = NDArray[np.float64]
+Draw = Callable[[np.random.Generator, Floats], Image.Image]
+
+
+def noise(rng: np.random.Generator, n: int, cells: int) -> Floats:
+    """Smooth noise in [0, 1], (n, n)."""
+    grid = Image.fromarray(rng.uniform(0, 1, (cells + 2, cells + 2)).astype(np.float32))
+    field = np.asarray(grid.resize((n, n), Image.Resampling.BICUBIC), dtype=np.float64)
+    return np.asarray((field - field.min()) / (field.max() - field.min()))
+
+
+def palette(rng: np.random.Generator) -> Floats:
+    """Five to eight colours, ordered from dark to light half of the time; (k, 3) in 0 … 255."""
+    k = int(rng.integers(4, 9))
+    base, spread = rng.uniform(0, 1), rng.choice([0.08, 0.2, 0.5])
+    hue = (base + rng.normal(0, spread, k)) % 1
+    value = rng.uniform(0.08, 1, k)
+    value[:2] = rng.uniform(0.05, 0.3), rng.uniform(0.8, 1)
+    saturation = np.clip(rng.uniform(0.1, 1.1) * rng.uniform(0.4, 1.2, k), 0, 1)
+    ramp = np.abs((hue[:, None] * 6 + np.array([0, 4, 2])) % 6 - 3) - 1
+    colours = 255 * value[:, None] * (1 - saturation[:, None] * (1 - np.clip(ramp, 0, 1)))
+    return colours[np.argsort(colours.sum(1))] if rng.random() < 0.5 else colours
+
+
+def pick(rng: np.random.Generator, colours: Floats, tone: float | None = None) -> tuple[int, ...]:
+    at = rng.uniform(0, len(colours) - 1) if tone is None else np.clip(tone, 0, 1) * (len(colours) - 1)
+    colour = colours[int(round(at))] + rng.normal(0, 6, 3)
+    return tuple(int(c) for c in np.clip(colour, 0, 255))
+
+
+def canvas(colours: Floats, colour: int = 0) -> tuple[Image.Image, ImageDraw.ImageDraw, int]:
+    n = SIZE * SUPER
+    image = Image.new("RGB", (n, n), tuple(int(c) for c in colours[colour]))
+    return image, ImageDraw.Draw(image), n
+
+
+def strokes(rng: np.random.Generator, colours: Floats) -> Image.Image:
+    image, draw, n = canvas(colours)
+    angle, tone = 2 * np.pi * noise(rng, n, int(rng.integers(2, 6))), noise(rng, n, int(rng.integers(2, 6)))
+    width, length = rng.uniform(5, 22), rng.uniform(6, 26)
+    for y, x in rng.uniform(0, n, (int(6e6 / (width * length * 6)), 2)):
+        colour = pick(rng, colours, tone[int(y), int(x)] + rng.normal(0, 0.1))
+        line = []
+        for _ in range(int(length)):
+            line.append((x, y))
+            a = angle[int(y) % n, int(x) % n]
+            x, y = x + 5 * np.cos(a), y + 5 * np.sin(a)
+        draw.line(line, fill=colour, width=max(2, int(rng.normal(width, 2))), joint="curve")
+    return image
+
+
+def tesserae(rng: np.random.Generator, colours: Floats) -> Image.Image:
+    n, step = SIZE, int(rng.integers(12, 44))
+    points = np.mgrid[0 : n + step : step, 0 : n + step : step].reshape(2, -1).T.astype(float)
+    points += rng.uniform(-0.4 * step, 0.4 * step, points.shape)
+    yy, xx = np.mgrid[:n, :n]
+    first, second = np.full((n, n), np.inf), np.full((n, n), np.inf)
+    owner = np.zeros((n, n), dtype=int)
+    for k, (y, x) in enumerate(points):
+        window = np.s_[max(0, int(y) - 99) : int(y) + 99, max(0, int(x) - 99) : int(x) + 99]
+        distance = np.hypot(yy[window] - y, xx[window] - x)
+        closer = distance < first[window]
+        second[window] = np.where(closer, first[window], np.minimum(second[window], distance))
+        owner[window], first[window] = np.where(closer, k, owner[window]), np.minimum(first[window], distance)
+    tone = noise(rng, n, 3)
+    inside = np.clip(points, 0, n - 1).astype(int)
+    fill = np.array([pick(rng, colours, tone[y, x] + rng.normal(0, 0.12)) for y, x in inside])[owner]
+    joint = np.clip((second - first - rng.uniform(0, 2.5)) / 1.8, 0, 1)[..., None]
+    line = rng.choice([15.0, 240.0])
+    return Image.fromarray(np.clip(fill * joint + line * (1 - joint), 0, 255).astype(np.uint8))
+
+
+def circles(rng: np.random.Generator, colours: Floats) -> Image.Image:
+    image, draw, n = canvas(colours, int(rng.integers(len(colours))))
+    r, width, filled = rng.uniform(25, 110), int(rng.integers(2, 14)), rng.random() < 0.5
+    for row, y in enumerate(np.arange(-r, n + r, r * rng.choice([0.866, 1.0, 2.0]))):
+        for x in np.arange(-r, n + 2 * r, r * rng.choice([1.0, 1.0, 2.0])):
+            cx = x + (row % 2) * r / 2
+            fill = pick(rng, colours) if filled and rng.random() < 0.6 else None
+            for k in range(int(rng.integers(1, 3))):
+                q = r * (1 - 0.35 * k)
+                box = (cx - q, y - q, cx + q, y + q)
+                draw.ellipse(box, fill=fill, outline=pick(rng, colours, rng.choice([0.0, 1.0])), width=width)
+    return image
+
+
+def planes(rng: np.random.Generator, colours: Floats) -> Image.Image:
+    image, draw, n = canvas(colours, -1)
+    for _ in range(int(rng.integers(25, 90))):
+        (y, x), r = rng.uniform(-0.05 * n, 1.05 * n, 2), n * rng.uniform(0.04, 0.25)
+        corners, outline = int(rng.integers(3, 6)), rng.choice([0, 0, 4, 9])
+        if rng.random() < 0.25:
+            draw.ellipse((x - r, y - r, x + r, y + r), fill=pick(rng, colours), width=outline,
+                         outline="#111111" if outline else None)  # fmt: skip
+        else:
+            angles = (
+                rng.uniform(0, 6) + 2 * np.pi * np.arange(corners) / corners + rng.normal(0, 0.25, corners)
+            )
+            points = [(x + r * np.cos(a), y + r * np.sin(a)) for a in angles]
+            draw.polygon(points, fill=pick(rng, colours))
+            if outline:
+                draw.line([*points, points[0]], fill="#111111", width=int(outline), joint="curve")
+    return image
+
+
+def grid(rng: np.random.Generator, colours: Floats) -> Image.Image:
+    image, draw, n = canvas(colours, -1)
+    width = int(rng.integers(0, 16))
+
+    def split(x0: float, y0: float, x1: float, y1: float, depth: int) -> None:
+        if depth == 0 or min(x1 - x0, y1 - y0) < 40 or rng.random() < 0.1:
+            draw.rectangle((x0, y0, x1, y1), fill=pick(rng, colours), outline="#101010", width=width)
+            return
+        t = rng.uniform(0.25, 0.75)
+        if x1 - x0 > y1 - y0:
+            split(x0, y0, x0 + t * (x1 - x0), y1, depth - 1)
+            split(x0 + t * (x1 - x0), y0, x1, y1, depth - 1)
+        else:
+            split(x0, y0, x1, y0 + t * (y1 - y0), depth - 1)
+            split(x0, y0 + t * (y1 - y0), x1, y1, depth - 1)
+
+    split(0, 0, n, n, int(rng.integers(4, 9)))
+    return image
+
+
+def dots(rng: np.random.Generator, colours: Floats) -> Image.Image:
+    image, draw, n = canvas(colours, -1)
+    pitch, tone = rng.uniform(9, 34), noise(rng, n, 4)
+    jitter = rng.choice([0.0, 0.3])
+    for y in np.arange(0, n, pitch):
+        for x in np.arange(0, n, pitch):
+            cy, cx = y + rng.normal(0, jitter) * pitch, x + rng.normal(0, jitter) * pitch
+            at = tone[int(y), int(x)]
+            r = pitch * (0.15 + 0.5 * at)
+            draw.ellipse(
+                (cx - r, cy - r, cx + r, cy + r), fill=pick(rng, colours[:-1], at + rng.normal(0, 0.1))
+            )
+    return image
+
+
+def lines(rng: np.random.Generator, colours: Floats) -> Image.Image:
+    """Parallel or crossed lines of ink, wavy or straight, the denser the darker."""
+    image, draw, n = canvas(colours, -1)
+    tone = noise(rng, n, int(rng.integers(2, 7)))
+    pitch, width = rng.uniform(8, 26), rng.uniform(2, 9)
+    start, wave = rng.uniform(0, np.pi), rng.choice([0.0, 14.0, 30.0])
+    for k in range(int(rng.integers(1, 4))):
+        a = start + k * 0.9
+        along = np.arange(-n, n, 12)
+        for offset in np.arange(-n, n, pitch):
+            bend = offset + wave * np.sin(along / rng.uniform(45, 55))
+            px = n / 2 + along * np.cos(a) - bend * np.sin(a)
+            py = n / 2 + along * np.sin(a) + bend * np.cos(a)
+            colour = pick(rng, colours[:-1], 0.15 * k)
+            for i in np.flatnonzero((px >= 0) & (px < n) & (py >= 0) & (py < n))[:-1]:
+                if tone[int(py[i]), int(px[i])] > 0.2 + 0.25 * k:
+                    draw.line((px[i], py[i], px[i + 1], py[i + 1]), fill=colour, width=int(width))
+    return image
+
+
+def bands(rng: np.random.Generator, colours: Floats) -> Image.Image:
+    """Marbled paper, contour lines, wood: warped bands with sharp or soft limits."""
+    n = SIZE * SUPER
+    yy, xx = np.mgrid[:n, :n] / n
+    warp = rng.uniform(0.2, 1.6) * noise(rng, n, 3) + rng.uniform(0, 0.5) * noise(rng, n, 8)
+    a = rng.uniform(0, np.pi)
+    t = ((np.cos(a) * yy + np.sin(a) * xx) * rng.uniform(1, 5) + rng.uniform(0.5, 3) * warp) % 1
+    at = t * (len(colours) - 1)
+    low = np.minimum(at.astype(int), len(colours) - 2)
+    soft = rng.uniform(0.05, 1)
+    blend = np.clip((at - low - 1 + soft) / soft, 0, 1)[..., None]
+    return Image.fromarray((colours[low] * (1 - blend) + colours[low + 1] * blend).astype(np.uint8))
+
+
+def washes(rng: np.random.Generator, colours: Floats) -> Image.Image:
+    """Watercolour: clouds of several sizes, with the grain of paper."""
+    n = SIZE * SUPER
+    t = sum(noise(rng, n, c) / c**0.7 for c in (2, 4, 9, 20, 60))
+    t = (t - t.min()) / (t.max() - t.min())
+    at = np.clip(1.6 * (t - 0.5) + 0.5, 0, 1) * (len(colours) - 1)
+    low = np.minimum(at.astype(int), len(colours) - 2)
+    page = colours[low] + (colours[low + 1] - colours[low]) * (at - low)[..., None]
+    page += rng.uniform(0, 22) * rng.standard_normal((n, n, 1))
+    return Image.fromarray(np.clip(page, 0, 255).astype(np.uint8))
+
+
+DRAW: tuple[Draw, ...] = (strokes, strokes, tesserae, circles, planes, grid, dots, lines, bands, washes)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m benchmarks.style_material", description=__doc__)
+    for name in ("photos", "bsds", "art", "paintings", "out"):
+        parser.add_argument(f"--{name}", required=True, type=Path)
+    parser.add_argument("--drawings", type=int, default=400)
+    args = parser.parse_args()
+    content, style = args.out / "content", args.out / "style"
+    for folder in (content, style):
+        folder.mkdir(parents=True)
+
+    def link(source: Path, target: Path, times: int, held_out: tuple[str, ...] = ()) -> None:
+        for path in sorted(source.glob("*.jp*g")):
+            if path.stem not in held_out:
+                for k in range(times):  # pictures are drawn by file: more links, more often
+                    (target / f"{source.name}-{path.stem}-{k}{path.suffix}").symlink_to(path.resolve())
+
+    link(args.photos, content, 1)
+    link(args.bsds, content, 3, HELD_OUT_CONTENTS)
+    link(args.art, style, 1)
+    link(args.paintings, style, 30, HELD_OUT_STYLES)
+    for name, picture in data.photos(*TEXTURES).items():
+        for k in range(12):
+            Image.fromarray(picture.permute(1, 2, 0).numpy()).save(style / f"texture-{name}-{k}.png")
+    for k in range(args.drawings):
+        rng = np.random.default_rng([20, k])
+        draw = DRAW[k % len(DRAW)]
+        image = draw(rng, palette(rng)).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+        image.save(style / f"drawing-{draw.__name__}-{k:03d}.png")
+    print(f"{len(list(content.iterdir()))} contents, {len(list(style.iterdir()))} styles")
+
+
+if __name__ == "__main__":
+    main()
