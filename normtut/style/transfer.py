@@ -11,15 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from normtut.style.network import StyleNetwork
+from normtut.style.network import Statistics, StyleNetwork, statistics
 
 __all__ = ["WEIGHTS", "StyleTransfer"]
 
 #: The weights that come with the package; MODEL_CARD.md beside them says how they were made.
 WEIGHTS = Path(__file__).with_name("style.safetensors")
 
-#: How far a pixel of the painting can see, rounded up to the grid of the network's strides.
-_REACH = 64
+#: The network's coarsest grid, in pixels: tiles must begin on it.
+_GRID = 8
+
+#: How far a pixel of the painting can see (79 pixels), rounded up to that grid.
+_REACH = 80
 
 
 class StyleTransfer(nn.Module):
@@ -76,8 +79,8 @@ class StyleTransfer(nn.Module):
     ) -> Tensor:
         """Paint ``content`` in the manner of ``style``.
 
-        What is put back in every layer is a mean and a std, and these can be mixed: between the content's own
-        statistics and the style's (``alpha``), and between those of several styles (``weights``).
+        What is put back at every depth is a mean and a std, and these can be mixed: between what the encoder
+        measures in the content and in the style (``alpha``), and in several styles (``weights``).
 
         Args:
             content: (N, 3, H, W), float in [0, 1]; any H and W.
@@ -112,7 +115,7 @@ class StyleTransfer(nn.Module):
         if max_pixels < 256**2:
             raise ValueError(f"max_pixels must be at least {256**2}, got {max_pixels}")
         shares = _shares(weights, len(styles))
-        network = self.network
+        network = cast(StyleNetwork, self.network)
         device, dtype = next(network.parameters()).device, next(network.parameters()).dtype
 
         def prepare(x: Tensor) -> Tensor:
@@ -121,22 +124,22 @@ class StyleTransfer(nn.Module):
 
         picture = prepare(content)
         small = _shrink(picture, max_pixels)
-        looks = [network.statistics(_shrink(prepare(s), max_pixels)) for s in styles]
+        features = network.encoder(small)
+        looks = [statistics(network.encoder(_shrink(prepare(s), max_pixels))) for s in styles]
         if alpha < 1:
-            looks.append(network.statistics(small))
+            looks.append(statistics(features))
             shares = [alpha * share for share in shares] + [1 - alpha]
         mixed = [
-            (_mix(shares, [mean for mean, _ in layer]), _mix(shares, [std for _, std in layer]))
-            for layer in zip(*looks, strict=True)
+            (_mix(shares, [mean for mean, _ in depth]), _mix(shares, [std for _, std in depth]))
+            for depth in zip(*looks, strict=True)
         ]
-        if small is picture:
-            painted = network.painter(picture, mixed).clamp_(0, 1)
-        else:
-            seen: list[tuple[Tensor, Tensor]] = []
-            network.painter(small, mixed, seen=seen)
+        seen: Statistics = []
+        painted = network.decoder(features, mixed, small.shape[-2:], seen=seen).clamp_(0, 1)
+        if small is not picture:
             painted = torch.empty_like(picture)
             for inner, outer, cut in _tiles(picture.shape[-2], picture.shape[-1], max_pixels):
-                tile = network.painter(picture[..., outer[0], outer[1]], mixed, given=seen)
+                tile = picture[..., outer[0], outer[1]]
+                tile = network.decoder(network.encoder(tile), mixed, tile.shape[-2:], given=seen)
                 painted[..., inner[0], inner[1]] = tile[..., cut[0], cut[1]].clamp_(0, 1)
         if preserve_color:
             painted = (picture + (_lightness(painted) - _lightness(picture))).clamp_(0, 1)
@@ -194,7 +197,7 @@ def _shrink(x: Tensor, max_pixels: int) -> Tensor:
 
 def _tiles(h: int, w: int, max_pixels: int) -> Iterator[tuple[list[slice], list[slice], list[slice]]]:
     """Cut a picture up: what a tile paints, what it must see for that, and where one lies in the other."""
-    side = (math.isqrt(max_pixels) - 2 * _REACH) // 4 * 4
+    side = (math.isqrt(max_pixels) - 2 * _REACH) // _GRID * _GRID
     for top in range(0, h, side):
         for left in range(0, w, side):
             starts, ends = (top, left), (min(top + side, h), min(left + side, w))
