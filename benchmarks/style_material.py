@@ -51,7 +51,7 @@ def palette(rng: np.random.Generator) -> Floats:
 
 def pick(rng: np.random.Generator, colours: Floats, tone: float | None = None) -> tuple[int, ...]:
     at = rng.uniform(0, len(colours) - 1) if tone is None else np.clip(tone, 0, 1) * (len(colours) - 1)
-    colour = colours[int(round(at))] + rng.normal(0, 6, 3)
+    colour = colours[round(at)] + rng.normal(0, 6, 3)
     return tuple(int(c) for c in np.clip(colour, 0, 255))
 
 
@@ -120,9 +120,8 @@ def planes(rng: np.random.Generator, colours: Floats) -> Image.Image:
             draw.ellipse((x - r, y - r, x + r, y + r), fill=pick(rng, colours), width=outline,
                          outline="#111111" if outline else None)  # fmt: skip
         else:
-            angles = (
-                rng.uniform(0, 6) + 2 * np.pi * np.arange(corners) / corners + rng.normal(0, 0.25, corners)
-            )
+            start, corner = rng.uniform(0, 6), 2 * np.pi * np.arange(corners) / corners
+            angles = start + corner + rng.normal(0, 0.25, corners)
             points = [(x + r * np.cos(a), y + r * np.sin(a)) for a in angles]
             draw.polygon(points, fill=pick(rng, colours))
             if outline:

@@ -1,9 +1,10 @@
 """The style network: encoder, AdaIN, decoder.
 
-One encoder looks at both pictures, at five depths. Of the style only the mean and std of every channel are
-kept, *measured* on the features by `normtut.core.moments`. The decoder is the encoder's mirror: it begins with
-the content's deepest features, and at each depth on its way back to a picture removes the statistics it finds
-and puts in their place those that the encoder found in the style at the same depth. No statistic is predicted.
+One encoder looks at both pictures, at five depths. Of the style only the mean and std of every channel
+are kept, *measured* on the features by `normtut.core.moments`. The decoder is the encoder's mirror: it begins
+with the content's deepest features, and at each depth on its way back to a picture removes the statistics it
+finds and puts in their place those that the encoder found in the style at the same depth. No statistic is
+predicted.
 """
 
 from __future__ import annotations
@@ -37,12 +38,20 @@ class Conv(nn.Conv2d):
     """A convolution that mirrors its input at the border: zeros would be painted as a dark frame."""
 
     def __init__(
-        self, inputs: int, outputs: int, size: int = 3, stride: int = 1, *, pad: bool = True
+        self,
+        inputs: int,
+        outputs: int,
+        size: int = 3,
+        stride: int = 1,
+        *,
+        pad: bool = True,
+        bias: bool = True,
     ) -> None:
-        super().__init__(inputs, outputs, size, stride)
+        super().__init__(inputs, outputs, size, stride, bias=bias)
         self.border = size // 2 if pad else 0
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
-        nn.init.zeros_(cast(Tensor, self.bias))
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C', ⌈H / stride⌉, ⌈W / stride⌉); without ``pad`` the border is consumed."""
@@ -50,7 +59,7 @@ class Conv(nn.Conv2d):
 
 
 class Encoder(nn.Module):
-    """What a picture is at five depths: at a half, a quarter and, three times, an eighth of its resolution."""
+    """What a picture is at five depths: at 1/2, at 1/4 and, three times, at 1/8 of its resolution."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,13 +86,14 @@ class Decoder(nn.Module):
     def __init__(self, last: int = 16) -> None:
         super().__init__()
         a, b, c = WIDTHS
-        self.deep = Conv(c, c)
-        self.to8 = Conv(c, c)
+        # Where a norm follows, it would remove a bias at once.
+        self.deep = Conv(c, c, bias=False)
+        self.at8 = Conv(c, c, bias=False)
         self.inner = Conv(c, c)
-        self.outer = Conv(c, c)
-        self.to4 = Conv(c, b, pad=False)
-        self.to2 = Conv(b, a, pad=False)
-        self.full = Conv(a, last, pad=False)
+        self.outer = Conv(c, c, bias=False)
+        self.at4 = Conv(c, b, pad=False, bias=False)
+        self.at2 = Conv(b, a, pad=False, bias=False)
+        self.at1 = Conv(a, last, pad=False)
         self.out = Conv(last, 3, pad=False)
 
     def forward(
@@ -119,11 +129,11 @@ class Decoder(nn.Module):
         h, w = size
         x = adain(deeper, 4)
         x = adain(self.deep(x) + deep, 3)
-        x = adain(self.to8(x) + eighth, 2)
+        x = adain(self.at8(x) + eighth, 2)
         x = x + self.outer(F.relu(self.inner(x)))
-        x = adain(_cut(self.to4(_twice(x)), 1, quarter.shape[-2:]) + quarter, 1)
-        x = adain(_cut(self.to2(_twice(x)), 1, ((h + 1) // 2, (w + 1) // 2)), 0)
-        x = self.out(F.relu(self.full(_twice(x))))
+        x = adain(_cut(self.at4(_twice(x)), 1, quarter.shape[-2:]) + quarter, 1)
+        x = adain(_cut(self.at2(_twice(x)), 1, ((h + 1) // 2, (w + 1) // 2)), 0)
+        x = self.out(F.relu(self.at1(_twice(x))))
         return denormalize(_cut(x, 0, size).float(), 0.5, 0.25)
 
 
