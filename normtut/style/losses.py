@@ -104,7 +104,7 @@ class Teacher(nn.Module):
         section 2): the gradient of a maximum reaches one pixel of four, and prints a grid.
         """
         pool = F.avg_pool2d if average else F.max_pool2d
-        x = normalize(images, *IMAGENET).to(self.convs[0].weight.dtype)
+        x = normalize(images, *IMAGENET).to(next(self.parameters()).dtype)
         statistics, variances = [], []
         for conv, reduce, look in zip(self.convs, self.pool_before, self.looks_at, strict=True):
             x = F.relu(conv(pool(x, 2) if reduce else x))

@@ -17,6 +17,7 @@ import time
 import typing
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -119,7 +120,10 @@ class Images:
 def read_picture(path: Path) -> Tensor:
     """A picture as uint8 (3, H, W)."""
     with Image.open(path) as image:
-        return torch.from_numpy(np.array(ImageOps.exif_transpose(image).convert("RGB"))).permute(2, 0, 1)
+        upright: Image.Image = image
+        with suppress(Exception):  # a damaged EXIF says nothing about the pixels
+            upright = ImageOps.exif_transpose(image)
+        return torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1)
 
 
 def recolour(x: Tensor, rng: np.random.Generator) -> Tensor:
@@ -160,7 +164,7 @@ def degrade(x: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def smoothness(content: Tensor) -> Tensor:
-    """1 where a picture is smooth, 0 where it has edges or texture; (N, 1, H, W)."""
+    """1 where a picture is smooth, 0 where it has edges or texture, and at its border; (N, 1, H, W)."""
     gray = content.mean(1, keepdim=True)
     spread = (F.avg_pool2d(gray.square(), 9, 1, 4) - F.avg_pool2d(gray, 9, 1, 4).square()).clamp(0)
     return (-spread / 0.02**2).exp()
@@ -219,7 +223,7 @@ class _Run:
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=config.lr, betas=(0.9, 0.99), fused=True
         )
-        self.layer_weights = [float(w) for w in config.layer_weights.split(",")]
+        self.layer_weights = _four(config.layer_weights)
         self.step = 0
         self.seconds = 0.0
         self._resume()
@@ -413,11 +417,20 @@ def _write(path: Path, write: typing.Callable[[Path], object]) -> None:
         raise OSError(f"cannot write {path} (is the disk full?): {error}") from error
 
 
+def _four(numbers: str) -> list[float]:
+    try:
+        a, b, c, d = map(float, numbers.split(","))
+    except ValueError:
+        raise ValueError(f"--layer-weights must be four numbers, got {numbers}") from None
+    return [a, b, c, d]
+
+
 def _check(config: Config) -> None:
     least = {"steps": 1, "batch": 1, "crop": 32, "workers": 1}
     for name, value in least.items():
         if getattr(config, name) < value:
             raise ValueError(f"--{name} must be at least {value}, got {getattr(config, name)}")
+    _four(config.layer_weights)
     if not 0 < config.smallest <= 1:
         raise ValueError(f"--smallest must be above 0 and at most 1, got {config.smallest}")
 
