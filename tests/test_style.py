@@ -584,14 +584,17 @@ def test_odd_files_are_skipped_by_name(tmp_path: Path, capsys: pytest.CaptureFix
     damaged[12:16] = b"IEND"  # Pillow answers with a SyntaxError or an OSError, as the damage falls
     (tmp_path / "damaged.png").write_bytes(damaged)
     (tmp_path / "text.png").write_text("no picture")
+    Image.fromarray(picture[..., 0].astype(np.uint16) * 257).save(tmp_path / "z16.png")
     (tmp_path / "folder.png").mkdir()
     os.mkfifo(tmp_path / "pipe.png")
     images = train.Images(tmp_path, smallest=0.5)
-    assert [p.name for p in images.files] == ["a.png", "damaged.png", "exif.jpg", "text.png"]
+    assert [p.name for p in images.files] == ["a.png", "damaged.png", "exif.jpg", "text.png", "z16.png"]
     read = [images[i] for i in (0, 1, 2, 3, 1, 3)]
     assert [r is not None for r in read] == [True, False, True, False, False, False]
     said = [line.split(": ")[0] for line in capsys.readouterr().err.splitlines()]
     assert said == [f"skipped {tmp_path / name}.png" for name in ("damaged", "text")]
+    assert images[4] is not None
+    assert np.array_equal(images[4].permute(1, 2, 0).numpy(), picture[..., :1].repeat(3, 2))  # not clipped
     # Crops are of what can be read, and the same for the same seed.
     crops = [images.crop(np.random.default_rng(k), 16) for k in (1, 1, 2)]
     assert torch.equal(crops[0], crops[1])

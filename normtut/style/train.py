@@ -17,7 +17,6 @@ import time
 import typing
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -26,11 +25,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from normtut.files import FileError, read_image
 from normtut.style.losses import Teacher, content_distance, style_distance
 from normtut.style.network import StyleNetwork
 
@@ -92,9 +92,10 @@ class Images:
             return self.kept[index]
         picture = None
         try:
-            picture = read_picture(self.files[index])
-        except Exception as error:  # decoders raise what they like on damaged files
-            tqdm.write(f"skipped {self.files[index]}: {error}", file=sys.stderr)
+            image = read_image(self.files[index], alpha="white", srgb=True).eight_bit().convert("RGB")
+            picture = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        except FileError as error:
+            tqdm.write(f"skipped {error}", file=sys.stderr)
         size = 0 if picture is None else picture.numel()
         if size <= self.keep_bytes:
             self.keep_bytes -= size
@@ -115,15 +116,6 @@ class Images:
         patch = picture[:, top : top + side, left : left + side].float() / 255
         patch = F.interpolate(patch[None], size=(size, size), mode="bilinear", antialias=True)[0]
         return (patch.flip(2) if rng.random() < 0.5 else patch).clamp(0, 1)
-
-
-def read_picture(path: Path) -> Tensor:
-    """A picture as uint8 (3, H, W)."""
-    with Image.open(path) as image:
-        upright: Image.Image = image
-        with suppress(Exception):  # a damaged EXIF says nothing about the pixels
-            upright = ImageOps.exif_transpose(image)
-        return torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1)
 
 
 def recolour(x: Tensor, rng: np.random.Generator) -> Tensor:
