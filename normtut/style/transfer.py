@@ -115,6 +115,8 @@ class StyleTransfer(nn.Module):
         if max_pixels < 256**2:
             raise ValueError(f"max_pixels must be at least {256**2}, got {max_pixels}")
         shares = _shares(weights, len(styles))
+        if not len(content):
+            return torch.empty_like(content)
         network = self.network
         device, dtype = next(network.parameters()).device, next(network.parameters()).dtype
 
