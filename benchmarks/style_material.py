@@ -210,6 +210,60 @@ def washes(rng: np.random.Generator, colours: Floats) -> Image.Image:
     return Image.fromarray(np.clip(page, 0, 255).astype(np.uint8))
 
 
+def shade(colours: Floats, t: Floats) -> Image.Image:
+    """A field of values in [0, 1] in the colours of a palette."""
+    at = np.clip(t, 0, 1) * (len(colours) - 1)
+    low = np.minimum(at.astype(int), len(colours) - 2)
+    page = colours[low] + (colours[low + 1] - colours[low]) * (at - low)[..., None]
+    return Image.fromarray(np.clip(page, 0, 255).astype(np.uint8))
+
+
+def coordinates(rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
+    """Two coordinates in pixels, turned and warped."""
+    yy, xx = np.mgrid[:n, :n].astype(float)
+    for grid in (yy, xx):
+        grid += rng.choice([0, 4, 25]) * noise(rng, n, int(rng.integers(3, 12)))
+    a = rng.uniform(0, np.pi)
+    return np.cos(a) * yy + np.sin(a) * xx, np.cos(a) * xx - np.sin(a) * yy
+
+
+def lattice(rng: np.random.Generator, colours: Floats) -> Image.Image:
+    """Small elements in rows: perforated metal, cloth, bricks, scales."""
+    n = SIZE * SUPER
+    u, v = coordinates(rng, n)
+    pitch = rng.uniform(8, 36)
+    v = v / rng.choice([1, 1, 2.5]) + pitch / 2 * (u // pitch % 2) * rng.integers(2)
+    wave = [0.5 + 0.5 * np.cos(2 * np.pi * w / pitch) for w in (u, v)]
+    t = rng.choice([np.minimum, np.maximum, np.multiply])(*wave)
+    t = np.clip((t - rng.uniform(0.2, 0.6)) * rng.uniform(1, 6) + 0.5, 0, 1)
+    return shade(
+        colours, t * rng.uniform(0.4, 1) + 0.5 * (noise(rng, n, 4) - 0.5) + 0.3 * (noise(rng, n, 90) - 0.5)
+    )
+
+
+def engraving(rng: np.random.Generator, colours: Floats) -> Image.Image:
+    """Lines close together, the broader the darker, in one direction or two."""
+    n = SIZE * SUPER
+    tone, ink = noise(rng, n, int(rng.integers(2, 7))), np.zeros((n, n))
+    for _ in range(int(rng.integers(1, 3))):
+        u, _ = coordinates(rng, n)
+        line = 0.5 + 0.5 * np.cos(2 * np.pi * u / rng.uniform(7, 28)) + 0.4 * (noise(rng, n, 120) - 0.5)
+        ink = np.maximum(ink, np.clip((line - 0.15 - 0.7 * tone) * 6 + 0.5, 0, 1))
+    return shade(colours, (1 - ink) * rng.uniform(0.7, 1) + 0.2 * noise(rng, n, 5))
+
+
+def grain(rng: np.random.Generator, colours: Floats) -> Image.Image:
+    """Plaster, pastel, brushed metal: noise of all scales down to two pixels, perhaps drawn out."""
+    n, slope = SIZE * SUPER, rng.uniform(0, 0.8)
+    t = sum(noise(rng, n, c) / c**slope for c in (3, 8, 20, 50, 110, 220))
+    if rng.random() < 0.5:
+        long = Image.fromarray(t[:, : n // int(rng.integers(2, 9))].astype(np.float32))
+        t = np.asarray(long.resize((n, n), Image.Resampling.BICUBIC), dtype=np.float64)
+    t = (t - t.mean()) / t.std() * rng.uniform(0.08, 0.35) + rng.uniform(0.3, 0.7)
+    return shade(colours, t)
+
+
+FINE: tuple[Draw, ...] = (lattice, engraving, grain)
 DRAW: tuple[Draw, ...] = (strokes, strokes, tesserae, circles, planes, grid, dots, lines, bands, washes)
 
 
@@ -218,6 +272,9 @@ def main() -> None:
     for name in ("photos", "bsds", "art", "paintings", "out"):
         parser.add_argument(f"--{name}", required=True, type=Path)
     parser.add_argument("--drawings", type=int, default=400)
+    parser.add_argument(
+        "--fine", type=int, default=0, help="so many fine textures, and photographs as styles"
+    )
     args = parser.parse_args()
     content, style = args.out / "content", args.out / "style"
     for folder in (content, style):
@@ -241,6 +298,13 @@ def main() -> None:
         draw = DRAW[k % len(DRAW)]
         image = draw(rng, palette(rng)).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
         image.save(style / f"drawing-{draw.__name__}-{k:03d}.png")
+    for k in range(args.fine):
+        rng = np.random.default_rng([21, k])
+        draw = FINE[k % len(FINE)]
+        image = draw(rng, palette(rng)).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+        image.save(style / f"fine-{draw.__name__}-{k:03d}.png")
+    if args.fine:
+        link(args.bsds, style, 1, HELD_OUT_CONTENTS)
     print(f"{len(list(content.iterdir()))} contents, {len(list(style.iterdir()))} styles")
 
 

@@ -601,6 +601,25 @@ def test_odd_files_are_skipped_by_name(tmp_path: Path, capsys: pytest.CaptureFix
     assert not torch.equal(crops[0], crops[2])
 
 
+def test_small_pictures_are_mirrored_rather_than_enlarged(tmp_path: Path) -> None:
+    fine = np.zeros((24, 40, 3), np.uint8)
+    fine[:, ::2] = 255  # lines as fine as pixels can be
+    Image.fromarray(fine).save(tmp_path / "fine.png")
+
+    def stds(enlarge: bool) -> list[float]:
+        images = train.Images(tmp_path, smallest=1, enlarge=enlarge)
+        crops = [images.crop(np.random.default_rng(k), 64) for k in range(9)]
+        assert all(crop.shape == (3, 64, 64) for crop in crops)
+        return [crop.diff(dim=2).abs().mean().item() for crop in crops]
+
+    assert max(stds(enlarge=True)) < 0.5 < max(stds(enlarge=False))
+    for n, side in ((3, 8), (8, 8), (9, 4), (1, 5)):
+        index = train._mirrored(n, side, np.random.default_rng(0))
+        assert len(index) == side
+        assert set(index.tolist()) <= set(range(n))
+        assert index.diff().abs().max() <= 1
+
+
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pth").write_bytes(b"old")
 

@@ -30,7 +30,7 @@ def strokes() -> Bytes:
         glow = np.maximum(glow, near)
         angle = np.where(near > 0.12, np.arctan2(xx - x, -(yy - y)), angle)  # around the light
     tone = np.clip(0.6 * _noise(rng, n, 4) + 0.95 * glow, 0, 1)
-    palette = _colours("#081a4a #123b8f #1f66c7 #4aa3e0 #f08a24 #ffc21a #fff3a8")
+    palette = _rgb("#081a4a #123b8f #1f66c7 #4aa3e0 #f08a24 #ffc21a #fff3a8")
     image = Image.new("RGB", (n, n), "#081a4a")
     draw = ImageDraw.Draw(image)
     for y, x in rng.uniform(0, n, (3600, 2)):
@@ -64,7 +64,7 @@ def mosaic() -> Bytes:
         second[window] = np.where(closer, nearest[window], np.minimum(second[window], distance))
         owner[window] = np.where(closer, k, owner[window])
         nearest[window] = np.where(closer, distance, nearest[window])
-    palette = np.array(_colours("#a3161d #e0452b #f2a71b #f7e7b4 #17a398 #0b6e8f #10246b"), dtype=float)
+    palette = np.array(_rgb("#a3161d #e0452b #f2a71b #f7e7b4 #17a398 #0b6e8f #10246b"), dtype=float)
     ring = np.hypot(cells[:, 0] - 0.45 * n, cells[:, 1] - 0.55 * n) / 34 + rng.normal(0, 0.3, len(cells))
     tones = palette[np.round(ring).astype(int) % len(palette)] * rng.uniform(0.86, 1.12, (len(cells), 1))
     joint = np.clip((second - nearest - 3.0) / 2.0, 0, 1)[..., None]

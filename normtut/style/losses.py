@@ -12,8 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from normtut.core import normalize
+from normtut.images import IMAGENET
 
 __all__ = ["Look", "Teacher", "content_distance", "style_distance"]
+
+EPS = 1e-5
 
 
 class Look(NamedTuple):

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,6 +54,7 @@ class Config:
     batch: int = 4  #: contents and styles per step and process
     crop: int = 256
     smallest: float = 0.45  #: crops show from this part of a picture's shorter side to all of it
+    enlarge: bool = True  #: where that is less than a crop's pixels; if not, pictures are mirrored instead
     lr: float = 1e-3  #: at first; it falls along a cosine …
     lr_end: float = 1e-5  #: … to this
     style_weight: float = 4.0
@@ -73,13 +74,16 @@ class Config:
 class Images:
     """A folder of pictures, and random square crops of them. Decoded pictures are kept while they fit."""
 
-    def __init__(self, folder: str | Path, *, smallest: float, keep_bytes: int = 2**30) -> None:
+    def __init__(
+        self, folder: str | Path, *, smallest: float, enlarge: bool = True, keep_bytes: int = 2**30
+    ) -> None:
         self.files = sorted(
             p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()
         )
         if not self.files:
             raise FileNotFoundError(f"no images ({', '.join(sorted(SUFFIXES))}) in {folder}")
         self.smallest = smallest
+        self.enlarge = enlarge
         self.keep_bytes = keep_bytes
         self.kept: dict[int, Tensor | None] = {}
 
@@ -112,10 +116,19 @@ class Images:
             raise OSError("20 unreadable images in a row")
         short = min(picture.shape[1:])
         side = min(short, max(8, round(short * rng.uniform(self.smallest, 1))))
-        top, left = (int(rng.integers(n - side + 1)) for n in picture.shape[1:])
-        patch = picture[:, top : top + side, left : left + side].float() / 255
+        if not self.enlarge and side < size:  # enlarged pictures are blurred, and teach no fine strokes
+            side = round(size * rng.uniform(1, 1.5))
+        rows, columns = (_mirrored(n, side, rng) for n in picture.shape[1:])
+        patch = picture[:, rows][:, :, columns].float() / 255
         patch = F.interpolate(patch[None], size=(size, size), mode="bilinear", antialias=True)[0]
         return (patch.flip(2) if rng.random() < 0.5 else patch).clamp(0, 1)
+
+
+def _mirrored(n: int, side: int, rng: np.random.Generator) -> Tensor:
+    """Indices of ``side`` neighbours out of n, from a random place; beyond the end they turn back."""
+    start = int(rng.integers(max(n - side, 0) + 1))
+    turn = (torch.arange(side) + start) % (2 * n)
+    return torch.minimum(turn, 2 * n - 1 - turn)
 
 
 def recolour(x: Tensor, rng: np.random.Generator) -> Tensor:
@@ -203,8 +216,8 @@ class _Run:
         self.rank = dist.get_rank() if distributed else 0
         self.out = Path(config.out)
         self.out.mkdir(parents=True, exist_ok=True)
-        self.content = Images(config.content, smallest=config.smallest)
-        self.style = Images(config.style, smallest=config.smallest)
+        kind = {"smallest": config.smallest, "enlarge": config.enlarge}
+        self.content, self.style = Images(config.content, **kind), Images(config.style, **kind)
         self.amp = device.type == "cuda" if config.amp is None else config.amp
         self.teacher = Teacher.load(config.teacher).to(device, torch.bfloat16 if self.amp else torch.float32)
         self.teacher.to(memory_format=torch.channels_last)
