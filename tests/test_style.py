@@ -22,8 +22,8 @@ from normtut.cli import main
 from normtut.cli import stylize as cli
 from normtut.functional import adain
 from normtut.style import StyleNetwork, StyleTransfer, Teacher, content_distance, style_distance, train
-from normtut.style.losses import Look
-from normtut.style.network import EPS, statistics
+from normtut.style.losses import Look, color_distance
+from normtut.style.network import EPS, soften, statistics
 from normtut.style.transfer import _GRID, _REACH, WEIGHTS
 
 ROOT = Path(__file__).parents[1]
@@ -646,6 +646,28 @@ def test_augmentations() -> None:
     assert sum(d.mean().item() > 0.003 for d in degraded) > 20  # … but mostly is not the same
     recoloured = [(train.recolour(x, rng) - x).abs().mean().item() for rng in rngs]
     assert sum(d > 0.05 for d in recoloured) > 15
+
+
+def test_colors_are_compared_together() -> None:
+    generator = torch.Generator().manual_seed(0)
+    gray = torch.rand(2, 1, 32, 32, generator=generator).expand(2, 3, 32, 32)
+    order = torch.randperm(32 * 32, generator=generator)
+    hues = torch.stack([gray[:, 0], gray[:, 1].flatten(1)[:, order].view(2, 32, 32), 1 - gray[:, 2]], dim=1)
+    for a, b in zip(moments(gray, (2, 3)), moments(hues, (2, 3)), strict=True):
+        assert (a - b).abs().max() < 0.05  # channel by channel the two are alike
+    assert color_distance(hues, gray).min() > 0.5
+    assert color_distance(gray.flip(2) + 0.1, gray).max() < 1e-6  # neither places nor brightness count
+    expected = (hues[0].flatten(1).cov(correction=0) - gray[0].flatten(1).cov(correction=0)).square().sum()
+    sizes = torch.stack([x.flatten(1).cov(correction=0).square().sum() for x in gray])
+    torch.testing.assert_close(color_distance(hues, gray)[0], expected / ((sizes[0] + sizes.mean()) / 2))
+
+
+def test_no_lattice_leaves_an_eighth_of_the_resolution() -> None:
+    y, x = torch.meshgrid(torch.arange(12), torch.arange(9), indexing="ij")
+    for lattice in ((-1.0) ** x, (-1.0) ** y, (-1.0) ** (x + y)):
+        assert soften(lattice[None, None]).abs()[..., 1:-1, 1:-1].max() < 1e-6
+    flat = torch.full((1, 2, 3, 1), 5.0)
+    torch.testing.assert_close(soften(flat), flat)
 
 
 def test_smooth_is_where_nothing_varies() -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from .axes import NORMS, axes_explorer, axes_picture, index_sets
+from .diagrams import style_network
 from .explorers import Explorer, clipping_explorer, mixing_explorer, running_explorer
 from .figure_numbers import MIME_TYPE, figure_numbers
 from .for_page import figure_svg, is_gallery, panels
@@ -52,6 +53,7 @@ __all__ = [
     "show",
     "spreads",
     "stacked",
+    "style_network",
 ]
 
 #: Of a figure, in inches. On a phone an inch has some 75 pixels then, and words of 10 points have ten.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from normtut.core import normalize
 from normtut.images import IMAGENET
 
-__all__ = ["Look", "Teacher", "content_distance", "style_distance"]
+__all__ = ["Look", "Teacher", "color_distance", "content_distance", "style_distance"]
 
 EPS = 1e-5
 
@@ -132,3 +132,20 @@ def style_distance(look: Look, style: Look, weights: Sequence[float] = (1, 1, 1,
     """
     layers = zip(look.statistics, style.statistics, style.variances, weights, strict=True)
     return torch.stack([w * (o - t).square().mean(2).sum(1) / v for o, t, v, w in layers]).sum(0)
+
+
+def color_distance(painted: Tensor, style: Tensor) -> Tensor:
+    """Squared difference of the pixels' 3 × 3 covariances, over the square of the style's; (N,).
+
+    Statistics of single channels do not say which colours there are: a gray style and one of all hues may
+    have the same. What they leave free is painted as coloured fringes along the edges.
+    """
+
+    def covariance(x: Tensor) -> Tensor:
+        x = x.flatten(2).float()
+        x = x - x.mean(2, keepdim=True)
+        return x @ x.mT / x.shape[2]
+
+    ours, theirs = covariance(painted), covariance(style)
+    size = theirs.square().sum((1, 2))
+    return (ours - theirs).square().sum((1, 2)) / ((size + size.mean()) / 2)

@@ -57,6 +57,10 @@ class Conv(nn.Conv2d):
         """(N, C, H, W) → (N, C', ⌈H / stride⌉, ⌈W / stride⌉); without ``pad`` the border is consumed."""
         return super().forward(_mirror(x, self.border) if self.border else x)
 
+    def twice(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """The convolution of ``x`` made twice as large; (N, C, H, W) → (N, C', *size*), without ``pad``."""
+        return _cut(self(_twice(x)), 1, size)
+
 
 class Encoder(nn.Module):
     """What a picture is at five depths: at 1/2, at 1/4 and, three times, at 1/8 of its resolution."""
@@ -125,14 +129,17 @@ class Decoder(nn.Module):
                 seen.append((mean, std))
             return F.relu(denormalize(normalize(x, mean, std), *style[depth]))
 
-        _, quarter, eighth, deep, deeper = content
-        h, w = size
+        half, quarter, eighth, deep, deeper = content
         x = adain(deeper, 4)
         x = adain(self.deep(x) + deep, 3)
         x = adain(self.at8(x) + eighth, 2)
         x = x + self.outer(F.relu(self.inner(x)))
-        x = adain(_cut(self.at4(_twice(x)), 1, quarter.shape[-2:]) + quarter, 1)
-        x = adain(_cut(self.at2(_twice(x)), 1, ((h + 1) // 2, (w + 1) // 2)), 0)
+        x = adain(self.at4.twice(soften(x), quarter.shape[-2:]) + quarter, 1)
+        x = adain(self.at2.twice(x, half.shape[-2:]), 0)
+        return self.picture(x, size)
+
+    def picture(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """Pixels, (N, 3, H, W), from what has been painted at half of the resolution."""
         x = self.out(F.relu(self.at1(_twice(x))))
         return denormalize(_cut(x, 0, size).float(), 0.5, 0.25)
 
@@ -149,6 +156,14 @@ class StyleNetwork(nn.Module):
         """Content and style, (N, 3, H, W) in [0, 1] → pictures of the content's size, not yet clipped."""
         h, w = content.shape[-2:]
         return cast(Tensor, self.decoder(self.encoder(content), statistics(self.encoder(style)), (h, w)))
+
+
+def soften(x: Tensor) -> Tensor:
+    """Weights of 1, 2, 1 along both axes, which remove what changes its sign from place to place.
+
+    At 1/8 of the resolution that is a lattice of 16 pixels, which AdaIN would enlarge in every smooth sky.
+    """
+    return F.avg_pool2d(F.avg_pool2d(_mirror(x, 1), 2, stride=1), 2, stride=1)
 
 
 def _twice(x: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from normtut.files import FileError, read_image
-from normtut.style.losses import Teacher, content_distance, style_distance
+from normtut.style.losses import Teacher, color_distance, content_distance, style_distance
 from normtut.style.network import StyleNetwork
 
 __all__ = ["Config", "Images", "main", "train"]
@@ -59,6 +59,7 @@ class Config:
     lr_end: float = 1e-5  #: … to this
     style_weight: float = 4.0
     layer_weights: str = "0.5,0.75,1,1"  #: of relu1_1 … relu4_1 in the style loss
+    color_weight: float = 0.0  #: of the pixels' covariance in the style loss
     smooth_weight: float = 0.2  #: total variation where the content is smooth
     range_weight: float = 10.0  #: for leaving [0, 1]
     same_weight: float = 5.0  #: for changing a picture whose style is its own
@@ -327,6 +328,7 @@ class _Run:
         seen = self.teacher(painted[..., dy:, dx:], average=average)
         content_loss = content_distance(seen, look.of(c)).mean()
         style_loss = style_distance(seen, look.of(s), self.layer_weights).mean()
+        color_loss = color_distance(painted, torch.cat([clean, styles])[s]).mean()
         flat = smoothness(clean)[c]
         tv = (painted.diff(dim=2).abs() * flat[..., 1:, :]).mean()
         tv = tv + (painted.diff(dim=3).abs() * flat[..., 1:]).mean()
@@ -334,6 +336,7 @@ class _Run:
         changed = ((painted - clean[c]).abs().mean((1, 2, 3)) * same).mean()
         loss = content_loss + config.style_weight * style_loss + config.smooth_weight * tv
         loss = loss + config.range_weight * outside + config.same_weight * changed
+        loss = loss + config.color_weight * color_loss
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
@@ -342,7 +345,10 @@ class _Run:
         with torch.no_grad():
             for a, p in zip(self.average.parameters(), self.network.parameters(), strict=True):
                 a.lerp_(p, 1 - decay)
-        named = {"content": content_loss, "style": style_loss, "smooth": tv, "outside": outside, "loss": loss}
+        named = {
+            "content": content_loss, "style": style_loss, "color": color_loss, "smooth": tv,
+            "outside": outside, "loss": loss,
+        }  # fmt: skip
         return {k: v.item() for k, v in named.items()}
 
     # ---- what is written

@@ -72,6 +72,29 @@ def _whiten_and_colour(x: Tensor, y: Tensor, correction: int = 0, mean: bool = T
     return coloured.view(x.shape)
 
 
+def _style_loss_cases(g: torch.Generator) -> Iterator[Args]:
+    for (n, c), a, b, eps in (((2, 3), (6, 5), (4, 7), 1e-5), ((3, 2), (4, 4), (5, 3), 0.5)):
+        painted = torch.randn(n, c, *a, generator=g, dtype=torch.float64)
+        offset = torch.arange(c, dtype=torch.float64)[:, None, None]
+        yield painted, 2 * torch.rand(n, c, *b, generator=g, dtype=torch.float64) + offset, eps
+
+
+def _style_loss(
+    x: Tensor,
+    style: Tensor,
+    eps: float,
+    *,
+    std: bool = True,
+    mean: bool = True,
+    correction: int = 0,
+    scale: Callable[[Tensor, Tensor], Tensor] = lambda x, style: style.flatten(1).var(1),
+    over: tuple[int, ...] = (1,),
+) -> Tensor:
+    shift = (x.mean((2, 3)) - style.mean((2, 3))).square()
+    spread = (_std(x, eps, correction, False) - _std(style, eps, correction, False)).square()[..., 0, 0]
+    return (shift * mean + spread * std).mean(over) / scale(x, style)
+
+
 def _triple_cases(g: torch.Generator) -> Iterator[Args]:
     for shape in ((1, 3, 8, 8), (2, 4, 6, 5)):
         yield tuple(scale * torch.rand(shape, generator=g) + scale for scale in (1.0, 3.0, 9.0))
@@ -152,6 +175,45 @@ EXERCISES = {
             ),
             "forgot to remove the content's own statistics": (
                 lambda c, s, eps: core.denormalize(c, *core.moments(s, (2, 3), eps=eps))
+            ),
+        },
+    ),
+    "style_loss": Exercise(
+        title="The style loss",
+        signature="style_loss(features, style, eps)",
+        task="compares features (N, C, H, W) with those of a style: mean squared difference of the means and "
+        "that of the stds (biased, eps under the root), over the variance of the style's features; (N,)",
+        reference=_style_loss,
+        cases=_style_loss_cases,
+        mistakes={
+            "compared the means only": lambda x, s, eps: _style_loss(x, s, eps, std=False),
+            "compared the stds only": lambda x, s, eps: _style_loss(x, s, eps, mean=False),
+            UNBIASED: lambda x, s, eps: _style_loss(x, s, eps, correction=1),
+            EPS_FORGOTTEN: lambda x, s, eps: _style_loss(x, s, 0.0),
+            "divided by the variance of the painting's features; the unit is the style's": (
+                lambda x, s, eps: _style_loss(x, s, eps, scale=lambda x, s: x.flatten(1).var(1))
+            ),
+            "forgot to divide by the variance of the style's features": (
+                lambda x, s, eps: _style_loss(x, s, eps, scale=lambda x, s: x.new_ones(()))
+            ),
+            "divided by the mean of the channels' variances, without the variance between their means": (
+                lambda x, s, eps: _style_loss(
+                    x, s, eps, scale=lambda x, s: s.var((2, 3), correction=0).mean(1)
+                )
+            ),
+            "averaged over the images of the batch as well": (
+                lambda x, s, eps: _style_loss(x, s, eps, over=(0, 1), scale=lambda x, s: s.var()).expand(
+                    len(x)
+                )
+            ),
+            "compared variances instead of standard deviations": (
+                lambda x, s, eps: (
+                    (
+                        (x.mean((2, 3)) - s.mean((2, 3))).square().mean(1)
+                        + (x.var((2, 3), correction=0) - s.var((2, 3), correction=0)).square().mean(1)
+                    )
+                    / s.flatten(1).var(1)
+                )
             ),
         },
     ),
