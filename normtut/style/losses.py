@@ -124,12 +124,13 @@ def content_distance(look: Look, content: Look) -> Tensor:
     return (look.features - content.features).square().flatten(1).mean(1) / content.variances[-1]
 
 
-def style_distance(look: Look, style: Look, weights: Sequence[float] = (1, 1, 1, 1)) -> Tensor:
-    """Differences of the channels' means and stds over the style's variance, summed over four layers; (N,).
+def style_distance(look: Look, style: Look, weights: Sequence[float] | None = None) -> Tensor:
+    """Differences of the channels' means and stds over the style's variance, summed over the layers; (N,).
 
     The style loss of Huang & Belongie 2017, equation (13), with each layer in units of its own variance
     and, in training, with its own weight.
     """
+    weights = [1.0] * len(look.statistics) if weights is None else weights
     layers = zip(look.statistics, style.statistics, style.variances, weights, strict=True)
     return torch.stack([w * (o - t).square().mean(2).sum(1) / v for o, t, v, w in layers]).sum(0)
 
