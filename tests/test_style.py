@@ -182,7 +182,7 @@ def test_alpha_goes_from_the_content_to_the_style(model: StyleTransfer) -> None:
     pictures = [model.stylize(content, like, a) for a in (0.0, 0.25, 0.5, 0.75, 1.0)]
     away = [(p - content).square().mean().sqrt().item() for p in pictures]
     assert away == sorted(away)
-    assert away[0] < 0.1  # approximately the content: the model card says so
+    assert away[0] < 0.12  # approximately the content: the model card says how nearly
     assert away[-1] > 2 * away[0]
     # At 0, the style does not count; and a content in its own style is the same thing.
     torch.testing.assert_close(model.stylize(content, style("waves"), 0.0), pictures[0], rtol=0, atol=1e-6)
@@ -603,16 +603,16 @@ def test_odd_files_are_skipped_by_name(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_small_pictures_are_mirrored_rather_than_enlarged(tmp_path: Path) -> None:
     fine = np.zeros((24, 40, 3), np.uint8)
-    fine[:, ::2] = 255  # lines as fine as pixels can be
+    fine[:, np.arange(40) % 4 < 2] = 255  # lines of two pixels
     Image.fromarray(fine).save(tmp_path / "fine.png")
 
-    def stds(enlarge: bool) -> list[float]:
+    def steps(enlarge: bool) -> list[float]:
         images = train.Images(tmp_path, smallest=1, enlarge=enlarge)
         crops = [images.crop(np.random.default_rng(k), 64) for k in range(9)]
         assert all(crop.shape == (3, 64, 64) for crop in crops)
         return [crop.diff(dim=2).abs().mean().item() for crop in crops]
 
-    assert max(stds(enlarge=True)) < 0.5 < max(stds(enlarge=False))
+    assert max(steps(enlarge=True)) < 0.25 < 0.35 < min(steps(enlarge=False))
     for n, side in ((3, 8), (8, 8), (9, 4), (1, 5)):
         index = train._mirrored(n, side, np.random.default_rng(0))
         assert len(index) == side
