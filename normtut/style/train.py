@@ -217,8 +217,10 @@ class _Run:
         self.rank = dist.get_rank() if distributed else 0
         self.out = Path(config.out)
         self.out.mkdir(parents=True, exist_ok=True)
-        kind = {"smallest": config.smallest, "enlarge": config.enlarge}
-        self.content, self.style = Images(config.content, **kind), Images(config.style, **kind)
+        self.content, self.style = (
+            Images(folder, smallest=config.smallest, enlarge=config.enlarge)
+            for folder in (config.content, config.style)
+        )
         self.amp = device.type == "cuda" if config.amp is None else config.amp
         self.teacher = Teacher.load(config.teacher).to(device, torch.bfloat16 if self.amp else torch.float32)
         self.teacher.to(memory_format=torch.channels_last)
