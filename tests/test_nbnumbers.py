@@ -381,7 +381,7 @@ CELLS = [
     (CURVE, ["approx-20%"], series(-1), "figure.axes 1.lines 1.y: "),
     (PHOTO, [], lighter, None),
     (PHOTO, [], negative, "figure.axes 1.images 1.rgb: off by up to"),
-    (CURVE, [], lambda output: output.data.pop(FIGURE), None),  # an older chapter
+    (CURVE, [], lambda output: output.data.pop(FIGURE), "Unexpected output fields"),
     ("missing = 1", [], "figure", "Missing output fields"),
     (CURVE, [], "nothing", "Unexpected output fields"),
     (

@@ -97,12 +97,6 @@ def printed_lines(cells: list[nbformat.NotebookNode]) -> list[str]:
     return [line for text in texts for line in text.splitlines() if line.strip()]
 
 
-def is_rewritten(notebook: nbformat.NotebookNode) -> bool:
-    """Whether a chapter keeps to the conventions of tags and visible captions, or still to the older ones."""
-    conventions = {*FOLDS, "exercise-cell"}
-    return bool(captions(notebook)) or any(conventions & tags(c) for c in notebook.cells)
-
-
 def test_every_notebook_is_in_the_book() -> None:
     stray = {p.name for p in (ROOT / "book").glob("*.ipynb")} - {p.name for p in chapters()}
     assert not stray, f"not in _toc.yml: {sorted(stray)}"
@@ -167,8 +161,6 @@ def test_figures_have_alt_text(notebook) -> None:
 
 def test_figures_have_captions(path: Path, notebook) -> None:
     """A visible paragraph after each picture, numbered in order; no mention of a figure that is not there."""
-    if not is_rewritten(notebook):
-        pytest.skip("an older chapter: its captions are metadata")
     chapter = path.stem.split("_")[0].lstrip("0")
     for cell, after in itertools.pairwise([*notebook.cells, nbformat.v4.new_markdown_cell()]):
         is_caption = after.cell_type == "markdown" and CAPTION.match(after.source)
@@ -185,23 +177,8 @@ def test_figures_have_captions(path: Path, notebook) -> None:
         assert name in found or name.split(".")[0] != chapter, f"there is no Figure {name}"
 
 
-def test_metadata_captions(notebook) -> None:
-    """The older way, until the last chapter has visible captions."""
-    if is_rewritten(notebook):
-        return
-    names = [
-        c.metadata.get("mystnb", {}).get("figure", {}).get("name")
-        for c in code_cells(notebook)
-        if has_picture(c)
-    ]
-    assert all(re.fullmatch(r"fig-[a-z0-9-]+", name or "") for name in names), names
-    assert len(names) == len(set(names)), names
-
-
 def test_every_prediction_can_be_made(notebook) -> None:
     """A Predict says what may be answered, and what comes next is the answer, folded."""
-    if not is_rewritten(notebook):
-        pytest.skip("an older chapter: its predictions are text")
     for index, cell in enumerate(notebook.cells):
         settings = cell.metadata.get("normtut", {}).get("predict")
         is_predict = cell.cell_type == "markdown" and "> **Predict.**" in cell.source
@@ -281,7 +258,7 @@ def test_a_prediction_that_cannot_be_made_is_found(settings: dict) -> None:
 
 def test_folded_cells_are_what_their_tags_say(notebook) -> None:
     for cell in code_cells(notebook):
-        if "plots.setup()" in cell.source and is_rewritten(notebook):
+        if "plots.setup()" in cell.source:
             assert "setup-cell" in tags(cell), show(cell)
         if "check-cell" in tags(cell):
             assert re.search(r"^\s*assert\b", cell.source, flags=re.MULTILINE), (
@@ -390,8 +367,6 @@ def test_solutions_are_folded(notebook) -> None:
 
 
 def test_exercises_have_one_section_and_a_stub_each(notebook) -> None:
-    if not is_rewritten(notebook):
-        pytest.skip("an older chapter")
     titles = [(len(marks), title) for marks, title in HEADING.findall(prose(notebook))]
     section = None
     for level, title in titles:
@@ -413,8 +388,6 @@ def test_exercises_have_one_section_and_a_stub_each(notebook) -> None:
 
 
 def test_output_lines_fit_the_page(notebook) -> None:
-    if not is_rewritten(notebook):
-        pytest.skip("an older chapter")
     long = [line for line in printed_lines(code_cells(notebook)) if len(line) > 92]
     assert not long, long
 

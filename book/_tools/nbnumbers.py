@@ -351,10 +351,6 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
         def compare_outputs(new: list[Any], stored: list[Any]) -> bool:
             new, stored = copy.deepcopy((new, stored))
-            if not any(FIGURE in output.get("data", {}) for output in stored):
-                # An older chapter, whose figures carry no numbers.
-                for output in new:
-                    output.get("data", {}).pop(FIGURE, None)
             found = differences(stored, new, tol)
             complete = bool(nbval_compares(new, stored))
             item.comparison_traceback += found[:MAX_MESSAGES]
