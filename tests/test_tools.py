@@ -502,13 +502,13 @@ def test_build_makes_the_links_that_markdown_has_not(tmp_path: Path) -> None:
     )
     assert 'id="equation-5-1"' in first
     assert first.count('href="#equation-5-1"') == 2
-    assert first.count('href="#fig-5-1"') == 1
+    assert first.count('href="#fig-5-1">Figure 5.1</a>') == 1
     assert "(5.9), (0.5)" in first
     assert re.findall(r'<a class="term[^>]*>([^<]+)</a>', first) == ["Group norm"]
     assert first.count("bibliography.html#wu2018") == 1
     assert 'href="05_t.html#equation-5-1"' in second
     assert 'href="05_t.html#fig-5-1"' in second
-    assert re.findall(r'href="(glossary[^"]+)"[^>]*>([^<]+)</a>', second) == [
+    assert re.findall(r'href="(glossary[^"]+#[^"]+)"[^>]*>([^<]+)</a>', second) == [
         ("glossary.html#term-batch-norm", "Batch normalization")
     ]
     assert 'id="term-batch-norm"' in glossary
