@@ -88,7 +88,7 @@ def gallery(
         inside = (math.ceil(left), math.ceil(top), math.floor(right), math.floor(bottom))
         cut = picture.crop(inside)
         buffer = io.BytesIO()
-        cut.save(buffer, "webp", quality=76, method=6)
+        cut.save(buffer, "webp", quality=70, method=6)
         name = f"{hashlib.sha256(buffer.getvalue()).hexdigest()[:20]}.webp"
         (folder / name).write_bytes(buffer.getvalue())
         said = title.replace("\n", " ") or f"picture {number} of {len(panels)}"

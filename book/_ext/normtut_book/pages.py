@@ -21,7 +21,7 @@ from .tables import label_cells
 
 HERE = Path(__file__).resolve().parent
 SHARE = HERE.parents[1] / "_assets" / "share.png"
-UNUSED = ("sphinx-thebe.js", "sphinx-thebe.css", "design-tabs.js")
+UNUSED = ("sphinx-thebe.js", "sphinx-thebe.css", "design-tabs.js", "sphinx-design.min.css")
 
 # Before anything is painted; the theme's own script, which comes last, agrees. Without scripts a page is light.
 THEME = (
