@@ -281,6 +281,7 @@ def released(copied: Path) -> Path:
     for name in ("_toc.yml", "index.md", "normtut/__init__.py", "book/references.bib"):
         (copied / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, copied / name)
+    shutil.copytree(ROOT / "book/api", copied / "book/api", dirs_exist_ok=True)
     (copied / "CHANGELOG.md").write_text("# Changes\n\n## Unreleased\n\n- News.\n\n## 0.0.1 (2020-01-01)\n")
     return copied
 
