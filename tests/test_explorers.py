@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_pages import FLAGS, ROOT, address, axe, browser, pytestmark, visit  # noqa: F401
+from test_pages import FLAGS, HTML, ROOT, address, axe, browser, pytestmark, visit  # noqa: F401
 
 from normtut import IMAGENET, Normalize, data, images, layers, plots
 from normtut.book import explorers
@@ -391,6 +391,37 @@ def test_text_can_be_read_on_its_background(visit) -> None:  # noqa: F811
     )
     assert (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05) > 7
     assert not visited.problems
+
+
+@pytest.mark.parametrize("name", ["book/02_inverse.html", "book/12_style.html"])
+def test_in_the_book_the_picture_comes_when_it_is_near_and_moves_nothing(visit, name: str) -> None:  # noqa: F811
+    visited = visit(name)
+    page, picture = visited.page, visited.page.locator(".nx > img")
+    source = picture.evaluate("e => e.src")
+    drawn = "e => e.toDataURL().length > 5000"  # a canvas of one colour has fewer
+    canvas = page.locator(".nx canvas").first
+    if "12" in name:  # the other explorer is soon reached from the top of its chapter
+        assert source not in visited.responses
+        assert not canvas.evaluate(drawn)
+        assert numbers(page.locator(".nx [role=status]").inner_text()) == [255]
+    height = page.locator(".nx").evaluate("e => e.getBoundingClientRect().height")
+    page.locator(".nx").scroll_into_view_if_needed()
+    page.wait_for_function("document.querySelector('.nx > img').complete")
+    page.wait_for_function(f"({drawn})(document.querySelector('.nx canvas'))")
+    assert source in visited.responses
+    assert page.locator(".nx").evaluate("e => e.getBoundingClientRect().height") == height
+    assert not visited.problems
+
+
+def test_a_chapter_opened_as_a_file_shows_the_whole_picture(address, browser) -> None:  # noqa: F811
+    """There the browser lets no script read a picture: the explorer says so, and nothing in it is dead."""
+    page = browser.new_page()
+    page.goto((HTML / "book/12_style.html").as_uri())
+    page.locator(".nx").scroll_into_view_if_needed()
+    page.wait_for_function("document.querySelector('.nx [role=status]').textContent.includes('as a file')")
+    assert page.locator(".nx > img").is_visible()
+    assert page.locator(".nx :is(canvas, input):visible").count() == 0
+    page.close()
 
 
 # --- what they are given ------------------------------------------------------------------------------------

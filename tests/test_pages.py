@@ -45,8 +45,7 @@ WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
 SCHEMES = {"desktop": "light", "phone": "dark"}
 # Bytes, gzipped: of what a page loads at first, and of the whole of it, when one has seen all its pictures.
 MAX_FIRST, MAX_GZIPPED = 300 * 1024, 450 * 1024
-# The chapter of many pictures, of which browsers load the next ones before one has scrolled to them.
-MAX_FIRST_OF = {"book/12_style.html": 400 * 1024}
+# The chapter of many pictures, most of which come when one scrolls to them.
 MAX_SHOWPIECE = {"book/12_style.html": 700 * 1024}
 MAX_SHIFT = 0.05  # of the layout, as browsers count it
 COUNT_SHIFT = """window.shift = 0;
@@ -173,7 +172,7 @@ def test_page_is_whole(visit, name: str, width: str) -> None:
     visited = visit(name, width, SCHEMES[width])
     page, problems = visited.page, visited.problems
     first = sum(visited.sizes().values()) if name in CHAPTERS and width == "desktop" else 0
-    if first >= MAX_FIRST_OF.get(name, MAX_FIRST):
+    if first >= MAX_FIRST:
         problems.append(f"{first / 1024:.0f} KiB gzipped before anything is scrolled")
     see_all(page)
     if name in CHAPTERS and width == "desktop":
@@ -351,8 +350,7 @@ def test_a_link_into_a_chapter_stays_where_it_leads(visit) -> None:
         page = visit(f"{CHAPTERS[11]}#sources", width).page
         top = page.evaluate("document.getElementById('sources').getBoundingClientRect().top")
         assert 0 <= top < WIDTHS[width][1]
-        # On a phone the page moves once by a third of the screen, before the link's target stands still.
-        assert page.evaluate("shift") < (MAX_SHIFT if width == "desktop" else 0.5), width
+        assert page.evaluate("shift") < MAX_SHIFT, width
 
 
 def test_without_scripts_a_phone_has_the_menu_and_the_folds(visit) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from test_explorers import decoded
-from test_pages import ROOT, address, browser, pytestmark, visit  # noqa: F401
+from test_pages import HTML, ROOT, address, browser, pytestmark, visit  # noqa: F401
 
 from normtut import data, denormalize, moments, normalize
 
@@ -382,6 +382,22 @@ def test_every_chapter_has_a_card(landing) -> None:
         assert link.inner_text() == f"{int(path.name[:2])}. {chapter['title']}"
         assert f"{chapter['minutes']} minutes" in card.inner_text()
         assert (ROOT / "book" / "_assets" / "landing" / f"{path.stem}.webp").is_file()
+
+
+def test_a_chapter_says_under_its_title_what_its_card_says(visit, landing) -> None:  # noqa: F811
+    cards = landing.locator(".chapter-cards small").all_inner_texts()
+    for path, card in zip(chapters(), cards, strict=True):
+        text = (HTML / "book" / f"{path.stem}.html").read_text(encoding="utf-8")
+        (facts,) = re.findall(r'</h1>\s*<p class="chapter-facts">(.*?)</p>', text)
+        minutes, needs = re.sub(r"<[^>]+>", "", facts).split(" · ")
+        assert f"{minutes}, {re.sub('chapters? ', '', needs)}" == card
+        for link, number in re.findall(r'<a href="([^"]+)">(\d+)</a>', facts):
+            assert link.startswith(f"{int(number):02}_")
+            assert (HTML / "book" / link).is_file()
+    page = visit("book/12_style.html", "phone").page
+    line = page.locator("h1 + .chapter-facts")
+    assert line.is_visible()
+    assert line.evaluate("e => e.clientHeight < 40"), "more than a line"
 
 
 def test_the_pictures_were_made_from_the_styles_of_today() -> None:

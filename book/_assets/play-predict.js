@@ -89,7 +89,6 @@
     document.querySelectorAll(".predict-all").forEach((b) => {
       b.textContent = memory.all ? "Hide the answers again" : "Show all answers";
     });
-    panel.hidden = false;
     panel.querySelector("p").textContent = made.length
       ? `You have answered ${made.length} of the ${questions.length} predictions on this page, ${right.length} of them right.`
       : `This page has ${questions.length} predictions. You have answered none yet.`;
@@ -128,10 +127,6 @@
   });
 
   const panel = document.querySelector(".predict-score");
-  panel.innerHTML = `<p role="status"></p><p class="predict-buttons">
-    <button type="button" class="predict-copy">Copy my score</button>
-    <button type="button" class="predict-forget">Forget my guesses on this page</button>
-    <button type="button" class="predict-all"></button></p>`;
   panel.querySelector(".predict-forget").addEventListener("click", () => {
     questions.forEach((q) => delete memory[q.data.key]);
     save();

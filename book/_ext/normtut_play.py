@@ -3,7 +3,8 @@
 - A cell `> **Predict.** …` whose metadata say what may be answered becomes a form. What follows from the answer
   (the answer-cells, and the explanation after them) is kept back until the reader has answered, or asks to see
   it. Without scripts the choices are a list, and the answer is a fold as before.
-- `{chapter-cards}` makes a card for each chapter, with what can be read off the chapter itself.
+- `{chapter-cards}` makes a card for each chapter, with what can be read off the chapter itself; the chapter says
+  the same under its title.
 
 A page loads the scripts and styles of this only where it needs them.
 """
@@ -25,6 +26,7 @@ from sphinx.transforms import SphinxTransform
 from sphinx.util.docutils import SphinxDirective
 
 MARK = "normtut-predict"
+SHOW_ALL = '<button type="button" class="predict-all">Show all answers</button>'
 
 
 # --- Predict: from the notebook -----------------------------------------------------------------------------
@@ -110,7 +112,7 @@ class Predicts(SphinxTransform):
             make_form(quote, data, number)
             hold_back(quote, number)
         if marks:
-            place_score(self.document)
+            place_score(self.document, len(marks))
 
 
 def raw(text: str) -> nodes.raw:
@@ -146,13 +148,10 @@ def make_form(quote: nodes.block_quote, data: dict[str, Any], number: int) -> No
             f'<p class="predict-number"><label>Your number <input type="text" inputmode="decimal" '
             f'autocomplete="off" name="{name}" size="8"> <span>{unit}</span></label></p>'
         )
-    everything = (
-        '<button type="button" class="predict-all">Show all answers on this page</button>'
-    )
     quote += raw(
         '</fieldset><p class="predict-buttons"><button type="submit">Check my guess</button> '
         '<button type="button" class="predict-skip">Show me without guessing</button> '
-        f"{everything if number == 1 else ''}</p>"
+        f"{SHOW_ALL if number == 1 else ''}</p>"
         '<p class="predict-verdict" role="status"></p></form>'
     )
 
@@ -201,9 +200,18 @@ def hold_back(quote: nodes.block_quote, number: int) -> None:
     quote.parent.insert(at, wrapper)
 
 
-def place_score(document: nodes.document) -> None:
-    """Where a page counts its predictions: under "Your score", else before the exercises, else at the end."""
-    panel = raw('<div class="predict-score" hidden></div>')
+def place_score(document: nodes.document, count: int) -> None:
+    """Where a page counts its predictions: under "Your score", else before the exercises, else at the end.
+
+    It stands there whole before the script comes, or what follows it would move then.
+    """
+    panel = raw(
+        f'<div class="predict-score"><p role="status">This page has {count} predictions. '
+        'You have answered none yet.</p><p class="predict-buttons">'
+        '<button type="button" class="predict-copy" hidden>Copy my score</button> '
+        '<button type="button" class="predict-forget" hidden>Forget my guesses on this page</button> '
+        f"{SHOW_ALL}</p></div>"
+    )
     sections = {
         name: section
         for section in document.findall(nodes.section)
@@ -317,9 +325,12 @@ def read_chapter(path: Path) -> dict[str, Any]:
 
 
 def after_words(chapters: list[int]) -> str:
-    """
+    """Numbers of chapters as one says them.
+
     >>> after_words([1, 2, 3, 5])
     '1–3 and 5'
+    >>> after_words([])
+    ''
     """
     parts: list[str] = []
     for n in chapters:
@@ -330,6 +341,46 @@ def after_words(chapters: list[int]) -> str:
         else:
             parts.append(str(n))
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+class ChapterFacts(SphinxTransform):
+    """Under a chapter's title: how long it takes, and what it builds on. The landing page's cards say the same."""
+
+    default_priority = 520
+
+    def apply(self, **kwargs: Any) -> None:
+        path = Path(self.env.doc2path(self.env.docname))
+        title = next(iter(self.document.findall(nodes.title)), None)
+        if title is None or path.parent.name != "book" or not re.match(r"\d\d_", path.name):
+            return
+        home = Path(self.env.srcdir) / "index.md"
+        self.env.note_dependency(str(home))
+        facts = chapter_facts(path, home)
+        title.parent.insert(title.parent.index(title) + 1, raw(facts))
+
+
+def chapter_facts(path: Path, home: Path) -> str:
+    """A line of HTML: `25 minutes · after chapters 1 and 4`, each number a link."""
+    chapter = read_chapter(path)
+    block = re.search(
+        r"^```\{chapter-cards\}\n(.*?)^```",
+        home.read_text(encoding="utf-8"),
+        flags=re.M | re.S,
+    )
+    cards = yaml.safe_load(block[1]) if block else {}
+    after = cards.get(path.stem, {}).get("after", chapter["after"])
+    names = {int(p.name[:2]): p.stem for p in path.parent.glob("[0-9][0-9]_*.ipynb")}
+    linked = re.sub(
+        r"\d+",
+        lambda n: f'<a href="{names[int(n[0])]}.html">{n[0]}</a>',
+        after_words(after),
+    )
+    needs = (
+        f"after chapter{'s' if len(after) > 1 else ''} {linked}"
+        if after
+        else "needs nothing"
+    )
+    return f'<p class="chapter-facts">{chapter["minutes"]} minutes · {needs}</p>'
 
 
 # --- scripts and styles -------------------------------------------------------------------------------------
@@ -361,6 +412,7 @@ def add_files(
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("source-read", mark_predicts)
     app.add_transform(Predicts)
+    app.add_transform(ChapterFacts)
     app.add_directive("landing", Landing)
     app.add_directive("chapter-cards", ChapterCards)
     app.connect("html-page-context", add_files)

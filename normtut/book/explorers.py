@@ -208,6 +208,8 @@ def mixing_explorer(
         "@ID@": f"normtut-{name}",
         "@SHEET@": _picture(torch.cat(rows, 1), 68),
         "@ALT@": escape(alt),
+        "@W@": str(columns * size),
+        "@H@": str(len(rows) * size),
         "@FIRST@": escape(first),
         "@SECOND@": escape(second),
         "@A@": str(len(alphas) - 1),

@@ -1,7 +1,7 @@
 """Figures: a chart is SVG in the page's own colours, a gallery shows its pictures one by one, both with a caption.
 
 A notebook stores a figure as PNG or JPEG, which every viewer shows; beside it lies what `normtut.book.for_page` has
-prepared for the page. A paragraph `**Figure 5.1.** …` after the cell becomes the caption.
+prepared for the page. What an explorer holds for notebooks, the page loads from files when it comes near. A paragraph `**Figure 5.1.** …` after the cell becomes the caption.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from .prose import first_child
 
 logger = logging.getLogger(__name__)
 
+EXPLORER = "data:image/webp;base64,"
+EMBEDDED = re.compile(r"data:image/webp;base64,([A-Za-z0-9+/=]+)")
 FIGURE_NUMBERS = "application/vnd.normtut.figure+json"
 PIXELS_PER_POINT = (
     1.5  # of a chart on a wide page: its words of ten points are as large as the text
@@ -37,8 +39,9 @@ PIXELS_PER_POINT = (
 
 def prepare_figures(app: Sphinx, docname: str, source: list[str]) -> None:
     """Put what is prepared for the page in the place of a figure's picture; its numbers are for tests alone."""
-    if FIGURE_NUMBERS not in source[0]:
+    if FIGURE_NUMBERS not in source[0] and EXPLORER not in source[0]:
         return
+    folder, up = Path(app.outdir, "_images"), "../" * docname.count("/")
     notebook = json.loads(source[0])
     count = 0
     for cell in notebook["cells"]:
@@ -51,13 +54,25 @@ def prepare_figures(app: Sphinx, docname: str, source: list[str]) -> None:
                 output["data"] = {"text/html": chart(page["svg"], alt, f"f{count}-")}
             elif "panels" in page and "image/jpeg" in data:
                 picture = Image.open(io.BytesIO(base64.b64decode(data["image/jpeg"])))
-                folder = Path(app.outdir, "_images")
-                output["data"] = {
-                    "text/html": gallery(
-                        picture, page, alt, folder, "../" * docname.count("/")
-                    )
-                }
+                output["data"] = {"text/html": gallery(picture, page, alt, folder, up)}
+            elif "text/html" in data:
+                data["text/html"] = without_embedded("".join(data["text/html"]), folder, up)
     source[0] = json.dumps(notebook)
+
+
+def store(picture: bytes, folder: Path) -> str:
+    """Write a WebP picture under a name that follows from what is in it, and return the name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{hashlib.sha256(picture).hexdigest()[:20]}.webp"
+    (folder / name).write_bytes(picture)
+    return name
+
+
+def without_embedded(html: str, folder: Path, up: str) -> str:
+    """The HTML with the addresses of files in the place of the pictures that it held."""
+    return EMBEDDED.sub(
+        lambda m: f"{up}_images/{store(base64.b64decode(m[1]), folder)}", html
+    )
 
 
 def chart(svg: str, alt: str, prefix: str) -> str:
@@ -77,7 +92,6 @@ def gallery(
     picture: Image.Image, page: dict[str, Any], alt: str, folder: Path, up: str
 ) -> str:
     """The pictures of a figure, cut out of it, each a link to itself alone."""
-    folder.mkdir(parents=True, exist_ok=True)
     panels, ncols = page["panels"], page["ncols"]
     cells = []
     for number, (title, *box) in enumerate(panels, 1):
@@ -89,8 +103,7 @@ def gallery(
         cut = picture.crop(inside)
         buffer = io.BytesIO()
         cut.save(buffer, "webp", quality=70, method=6)
-        name = f"{hashlib.sha256(buffer.getvalue()).hexdigest()[:20]}.webp"
-        (folder / name).write_bytes(buffer.getvalue())
+        name = store(buffer.getvalue(), folder)
         said = title.replace("\n", " ") or f"picture {number} of {len(panels)}"
         cells.append(
             f'<div><a href="{up}_images/{name}"><img src="{up}_images/{name}" alt="Enlarge: {escape(said)}" '
