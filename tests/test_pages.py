@@ -351,6 +351,16 @@ def test_a_link_into_a_chapter_stays_where_it_leads(visit) -> None:
         top = page.evaluate("document.getElementById('sources').getBoundingClientRect().top")
         assert 0 <= top < WIDTHS[width][1]
         assert page.evaluate("shift") < MAX_SHIFT, width
+        # For a reader who has all answers shown the page is longer, and as still.
+        page.evaluate("localStorage.setItem('normtut-predict', JSON.stringify({all: 1}))")
+        link = page.url
+        page.goto("about:blank")  # or the browser restores where one was
+        page.goto(link, wait_until="networkidle")
+        page.wait_for_function("!document.documentElement.matches('.nt-returning')")
+        assert page.locator(".predict-answer.shown").count() > 0
+        top = page.evaluate("document.getElementById('sources').getBoundingClientRect().top")
+        assert 0 <= top < WIDTHS[width][1]
+        assert page.evaluate("shift") < MAX_SHIFT, width
 
 
 def test_without_scripts_a_phone_has_the_menu_and_the_folds(visit) -> None:

@@ -164,6 +164,8 @@
   }
   redraw();
   follow();
+  const root = document.documentElement;
+  requestAnimationFrame(() => requestAnimationFrame(() => root.classList.remove("nt-returning")));
   window.addEventListener("hashchange", follow);
   window.addEventListener("beforeprint", () => questions.forEach((q) => q.answer && q.answer.removeAttribute("hidden")));
   window.addEventListener("afterprint", () => questions.forEach((q) => {

@@ -26,6 +26,13 @@ from sphinx.transforms import SphinxTransform
 from sphinx.util.docutils import SphinxDirective
 
 MARK = "normtut-predict"
+# A link into a chapter stays where it leads also when the script opens answers above, for a reader who has guessed
+# before: the text is not shown until they are open.
+BEFORE_PAINT = """document.documentElement.classList.add("nt-predict");
+try {
+  if (location.hash && /\\w/.test(localStorage.getItem("normtut-predict") || ""))
+    document.documentElement.classList.add("nt-returning");
+} catch { /* a private window has no guesses */ }"""
 SHOW_ALL = '<button type="button" class="predict-all">Show all answers</button>'
 
 
@@ -396,9 +403,7 @@ def add_files(
     """Load what a page needs, and nothing on the others."""
     if 'class="predict-form"' in context.get("body", ""):
         # Known before the page is painted, so that nothing moves when the script comes.
-        app.add_js_file(
-            None, body='document.documentElement.classList.add("nt-predict");', priority=1
-        )
+        app.add_js_file(None, body=BEFORE_PAINT, priority=1)
         app.add_js_file("play-predict.js", loading_method="defer")
         app.add_css_file("play-predict.css")
     if 'id="play"' in context.get("body", ""):
