@@ -219,7 +219,7 @@ def to_uint8(x: Tensor) -> Tensor:
         # Compilers make one loop of this, and vectorize it, unlike nan_to_num. NaN is not > 0.
         scaled = at_least_float32(pixels) * 255 + 0.5
         levels = torch.where(scaled > 0, scaled, 0.0).clamp(max=255).to(torch.uint8)
-    elif pixels.device.type != "cpu" or pixels.numel() <= _PIECE * torch.get_num_threads():
+    elif pixels.device.type != "cpu" or pixels.numel() <= 2 * _PIECE * torch.get_num_threads():
         levels = _levels(pixels).to(torch.uint8)
     else:
         levels = torch.empty_like(pixels, dtype=torch.uint8)
