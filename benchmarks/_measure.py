@@ -250,7 +250,7 @@ class Results:
 
         return add
 
-    def facts(self, title: str, rows: Sequence[tuple[str, Any]], note: str = "") -> None:
+    def facts(self, title: str, rows: Sequence[tuple[str, float]], note: str = "") -> None:
         """A table of plain figures: what, and how much."""
         print(f"\n{title}")
         for name, value in rows:

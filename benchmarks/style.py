@@ -320,8 +320,8 @@ def run(results: Results, quick: bool = False) -> None:
         "model.stylize(torch.rand(1, 3, {0}, {0}), style)"
     )
     sizes = (384, 512, 2048)[: 1 if quick else None]
-    rows = [(f"{n} × {n}", f"{peak_memory(code.format(n)):.0f} MB") for n in sizes]
-    results.facts("Memory for one painting, beyond what the loaded network holds", rows)
+    rows = [(f"{n} × {n}", round(peak_memory(code.format(n)))) for n in sizes]
+    results.facts("MB for one painting, beyond what the loaded network holds", rows)
     torch.set_num_threads(1)
 
 

@@ -110,7 +110,7 @@ def grid(head: list[str], rows: list[list[str]]) -> str:
 def comparison(table: dict[str, Any]) -> str:
     """Ratios first, then the seconds of ours."""
     peers = list(dict.fromkeys(p for row in table["rows"] for p in row["ratios"]))
-    ours = table["rows"][0]["ours"]
+    ours = {row["ours"] for row in table["rows"]}
     rows = []
     for row in table["rows"]:
         cells = []
@@ -120,8 +120,12 @@ def comparison(table: dict[str, Any]) -> str:
                 cells.append(f"{times(median)} ({times(low)} to {times(high)})")
             else:
                 cells.append("")
-        rows.append([row["case"], *cells, duration(row["seconds"][ours][0])])
-    head = ["", *(f"÷ {peer}" for peer in peers), f"time of {ours}"]
+        rows.append([row["case"], *cells, duration(row["seconds"][row["ours"]][0])])
+    head = [
+        "",
+        *(f"÷ {peer}" for peer in peers),
+        "time" + (f" of {ours.pop()}" if len(ours) == 1 else ""),
+    ]
     return grid(head, rows)
 
 
