@@ -13,7 +13,7 @@ else
   READY := $(VENV)/.ready
 endif
 
-.PHONY: help supported experiments book pdf check test lint refresh serve bench lock set-repository release \
+.PHONY: help supported experiments book pdf check test lint refresh serve bench mutants lock set-repository release \
   release-check clean
 help:
 	@echo "make book      build the book to _build/html"
@@ -24,6 +24,7 @@ help:
 	@echo "make serve     serve the built book on localhost"
 	@echo "make experiments   run what is missing in the results that chapters 6, 8, 10, 13 and 14 draw"
 	@echo "make bench     measure everything beside its peers, in a quarter of an hour (ONLY='pixels layers' for some)"
+	@echo "make mutants   break the library on purpose, and see what its tests do not notice (hours; ARGS='--known')"
 	@echo "make lock      resolve requirements.txt anew from pyproject.toml"
 	@echo "make set-repository URL=https://github.com/you/normtut"
 	@echo "make release VERSION=1.2.0   set the version, pin the chapters to it, say what comes next"
@@ -83,6 +84,10 @@ bench: $(READY)
 
 # All extras but the peers of the benchmarks.
 EXTRAS = $(filter-out bench,$(shell sed -n '/^\[project.optional/,/^\[project.scripts/s/^\([a-z]*\) = .*/\1/p' pyproject.toml))
+mutants: $(READY)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check cosmic-ray
+	@OMP_NUM_THREADS=1 $(RUN) tests/mutants.py $(ARGS)
+
 lock: $(READY)
 	@$(RUN) -m pip install --quiet uv
 	@$(RUN) -m uv pip compile pyproject.toml $(EXTRAS:%=--extra %) --universal --python-version 3.10 \
