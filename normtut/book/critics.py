@@ -10,10 +10,9 @@ It takes a minute or two of one core. Runs that are there are not repeated; dele
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from normtut.book import runs
 from normtut.book.denoising import one_thread
 from normtut.reparam import spectral_norm, weight_norm, weight_standardization
 
@@ -240,44 +240,28 @@ def results(path: str | Path = RESULTS) -> list[Run]:
     >>> run.way, run.seed, run.step
     ('nothing', 0, 150)
     """
-    path = Path(path)
-    if not path.exists():
-        return []
-    kinds = (str, int, int, int, float, str)
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))[1:]
-    return [Run(*(kind(v) for kind, v in zip(kinds, row, strict=True))) for row in rows]
+    return runs.read(Run, path)
 
 
 def main(path: str | Path = RESULTS, seeds: int = 3) -> None:
     """Train what has no results yet."""
     torch.set_num_threads(1)  # such small matrices gain nothing from more
-    path = Path(path)
     for way, arguments in WAYS.items():
         for seed in range(seeds):
             if (way, seed) not in {(run.way, run.seed) for run in results(path)}:
-                _append(_looks(way, seed, arguments), path)
+                runs.append(_looks(way, seed, arguments), path)
 
 
 def _looks(way: str, seed: int, arguments: dict[str, Any]) -> list[Run]:
-    runs: list[Run] = []
+    looks: list[Run] = []
 
     def look(step: int, critic: nn.Module, points: Tensor) -> None:
         steepest = float(f"{slope(critic, around()):.3g}")
-        runs.append(Run(way, seed, step, reached(points), steepest, torch.__version__.split("+")[0]))
+        looks.append(Run(way, seed, step, reached(points), steepest, torch.__version__.split("+")[0]))
 
     train(**arguments, seed=seed, look=look)
-    print(way, seed, *(f"{run.reached} ({run.slope:g})" for run in runs), flush=True)
-    return runs
-
-
-def _append(runs: list[Run], path: Path) -> None:
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if new:
-            writer.writerow(field.name for field in fields(Run))
-        writer.writerows(astuple(run) for run in runs)
+    print(way, seed, *(f"{run.reached} ({run.slope:g})" for run in looks), flush=True)
+    return looks
 
 
 if __name__ == "__main__":

@@ -9,12 +9,11 @@ diffusion models do (Ho et al. 2020, equation (14)). It can be told t and the cl
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from normtut.book import runs
 from normtut.core import denormalize, moments, normalize
 
 __all__ = [
@@ -238,13 +238,7 @@ def distance(model: Denoiser, per_class: int = 250) -> float:
 
 def results(path: Path = RESULTS) -> list[Run]:
     """The stored runs, in the order in which they were made."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        kinds = (str, int, int, float, int, int, int, float, float, float)
-        return [
-            Run(*(kind(v) for kind, v in zip(kinds, row, strict=True))) for row in list(csv.reader(file))[1:]
-        ]
+    return runs.read(Run, path)
 
 
 def plan() -> Iterator[Job]:
@@ -270,12 +264,7 @@ def main(path: Path = RESULTS) -> None:
         count = sum(p.numel() for p in model.parameters())
         loss, off = round(test_loss(model), 4), round(distance(model), 4)
         run = Run(**asdict(job), parameters=count, loss=loss, distance=off, seconds=seconds)
-        new = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            if new:
-                writer.writerow(field.name for field in fields(Run))
-            writer.writerow(astuple(run))
+        runs.append([run], path)
         print(run, flush=True)
 
 

@@ -23,11 +23,10 @@ from __future__ import annotations
 
 import argparse
 import copy
-import csv
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from normtut.book import runs
 from normtut.core import moments, normalize
 from normtut.data import PhotoPatches, cifar10
 from normtut.reparam import weight_standardization
@@ -311,21 +311,7 @@ def results(path: str | Path = RESULTS) -> list[Run]:
     >>> run.norm, run.batch_size, 0 < run.error < 1
     ('batch', 32, True)
     """
-    path = Path(path)
-    if not path.exists():
-        return []
-    types = {f.name: {"int": int, "float": float, "str": str}[str(f.type)] for f in fields(Run)}
-    with path.open(newline="", encoding="utf-8") as file:
-        return [Run(**{k: types[k](v) for k, v in row.items()}) for row in csv.DictReader(file)]
-
-
-def _append(run: Run, path: Path) -> None:
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(Run)], lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(asdict(run))
+    return runs.read(Run, path)
 
 
 def plan(seeds: Sequence[int], norms: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -364,5 +350,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         key = (data.name, job["norm"], groups, job["batch_size"], job["seed"], options.epochs)
         if key not in {run.key for run in results(options.out)}:
             run = train(data, **job, epochs=options.epochs)
-            _append(run, options.out)
+            runs.append([run], options.out)
             print(*key, f"error {run.error:.3f}", flush=True)
