@@ -11,10 +11,6 @@ if TYPE_CHECKING:
 
 __all__ = ["style_network"]
 
-#: The maps of `normtut.style.network.Encoder`: name, channels, and the part of the resolution that is left.
-MAPS = (("half", 24, "1/2"), ("quarter", 64, "1/4"), ("eighth", 128, "1/8"), ("deep", 128, "1/8"),
-        ("deeper", 128, "1/8"))  # fmt: skip
-
 
 def style_network() -> Figure:
     """Draw the style network: what goes from the content, what from the style, and where they meet.
@@ -26,9 +22,17 @@ def style_network() -> Figure:
     import matplotlib.pyplot as plt
     from matplotlib.patches import FancyBboxPatch
 
+    from normtut.style.network import WIDTHS
+
+    a, b, c = WIDTHS
+    maps = (
+        ("half", a, "1/2"),
+        ("quarter", b, "1/4"),
+        *((name, c, "1/8") for name in ("eighth", "deep", "deeper")),
+    )
     fig, ax = plt.subplots(figsize=(4.8, 5.2))
     content, decoder, style = COLORS[0], COLORS[2], COLORS[1]
-    xs, rows, width, height = {"content": 0.0, "decoder": 1.25, "style": 2.5}, len(MAPS) + 1, 0.9, 0.56
+    xs, rows, width, height = {"content": 0.0, "decoder": 1.25, "style": 2.5}, len(maps) + 1, 0.9, 0.56
 
     def box(column: str, row: int, text: str, color: str) -> None:
         corner = (xs[column] - width / 2, -row - height / 2)
@@ -43,7 +47,7 @@ def style_network() -> Figure:
     box("content", 0, "content", content)
     box("decoder", 0, "painting", decoder)
     box("style", 0, "style", style)
-    for row, (name, channels, part) in enumerate(MAPS, start=1):
+    for row, (name, channels, part) in enumerate(maps, start=1):
         box("content", row, f"{name}, {part}\n{channels} channels", content)
         box("decoder", row, "AdaIN", decoder)
         box("style", row, f"{channels} means\n{channels} stds", style)
