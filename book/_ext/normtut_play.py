@@ -296,8 +296,8 @@ class ChapterCards(SphinxDirective):
         for number, (name, entry) in enumerate(cards.items(), start=1):
             path = Path(self.env.srcdir) / "book" / f"{name}.ipynb"
             self.env.note_dependency(str(path))
-            chapter = read_chapter(path)
-            after = entry.get("after", chapter["after"])
+            chapter = read_chapter(path, entry)
+            after = chapter["after"]
             needs = f"after {after_words(after)}" if after else "needs nothing"
             title, shows, says = (
                 html.escape(v) for v in (chapter["title"], entry["shows"], entry["says"])
@@ -310,8 +310,8 @@ class ChapterCards(SphinxDirective):
         return [raw(f'<ol class="chapter-cards">{"".join(items)}</ol>')]
 
 
-def read_chapter(path: Path) -> dict[str, Any]:
-    """Title, minutes to read, and the earlier chapters that its text refers to."""
+def read_chapter(path: Path, card: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Title, minutes to read, and the earlier chapters that it builds on: its card's, or those it refers to."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     prose = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
     prose, _, _ = prose.partition("\n## Exercises")
@@ -327,7 +327,7 @@ def read_chapter(path: Path) -> dict[str, Any]:
     return {
         "title": title[1],
         "minutes": minutes,
-        "after": sorted(n for n in linked if n < number),
+        "after": (card or {}).get("after", sorted(n for n in linked if n < number)),
     }
 
 
@@ -368,14 +368,14 @@ class ChapterFacts(SphinxTransform):
 
 def chapter_facts(path: Path, home: Path) -> str:
     """A line of HTML: `25 minutes · after chapters 1 and 4`, each number a link."""
-    chapter = read_chapter(path)
     block = re.search(
         r"^```\{chapter-cards\}\n(.*?)^```",
         home.read_text(encoding="utf-8"),
         flags=re.M | re.S,
     )
     cards = yaml.safe_load(block[1]) if block else {}
-    after = cards.get(path.stem, {}).get("after", chapter["after"])
+    chapter = read_chapter(path, cards.get(path.stem, {}))
+    after = chapter["after"]
     names = {int(p.name[:2]): p.stem for p in path.parent.glob("[0-9][0-9]_*.ipynb")}
     linked = re.sub(
         r"\d+",

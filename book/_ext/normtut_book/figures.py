@@ -1,7 +1,8 @@
 """Figures: a chart is SVG in the page's own colours, a gallery shows its pictures one by one, both with a caption.
 
 A notebook stores a figure as PNG or JPEG, which every viewer shows; beside it lies what `normtut.book.for_page` has
-prepared for the page. What an explorer holds for notebooks, the page loads from files when it comes near. A paragraph `**Figure 5.1.** …` after the cell becomes the caption.
+prepared for the page. What an explorer holds for notebooks, the page loads from files when it comes near. A paragraph
+`**Figure 5.1.** …` after the cell becomes the caption.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from .prose import first_child
 logger = logging.getLogger(__name__)
 
 EXPLORER = "data:image/webp;base64,"
-EMBEDDED = re.compile(r"data:image/webp;base64,([A-Za-z0-9+/=]+)")
+EMBEDDED = re.compile(re.escape(EXPLORER) + r"([A-Za-z0-9+/=]+)")
 FIGURE_NUMBERS = "application/vnd.normtut.figure+json"
 PIXELS_PER_POINT = (
     1.5  # of a chart on a wide page: its words of ten points are as large as the text

@@ -66,6 +66,12 @@ def terms() -> tuple[Term, ...]:
 
 
 @lru_cache(1)
+def spellings() -> dict[str, Term]:
+    """Every way in which a word of the glossary is written, in small letters."""
+    return {form.lower(): term for term in terms() for form in (term.name, *term.forms)}
+
+
+@lru_cache(1)
 def papers() -> dict[str, str]:
     """The key of each entry of the bibliography, by its address."""
     text = (BOOK / "references.bib").read_text(encoding="utf-8")
@@ -174,12 +180,11 @@ def is_prose(text: nodes.Text) -> bool:
 
 def linked(text: nodes.Text, docname: str, uses: dict[str, str]) -> Iterator[nodes.Node]:
     """A text, with links in it; `uses` remembers which words have had theirs."""
-    names = {form.lower(): term for term in terms() for form in (term.name, *term.forms)}
     plain, end = str(text), 0
     for match in pattern().finditer(plain):
         groups = match.groupdict()
         if groups.get("word"):
-            term = names[groups["word"].lower()]
+            term = spellings()[groups["word"].lower()]
             if term.name in uses or term.where.partition("#")[0] == docname.removeprefix(
                 "book/"
             ):
