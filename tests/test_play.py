@@ -18,7 +18,8 @@ from normtut import data, denormalize, moments, normalize
 
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 from common import chapters
-from normtut_play import MARK, after_words, mark_predicts, read_chapter, split_choices
+from normtut_book.chapters import after_words, read_chapter
+from normtut_book.predict import MARK, mark_predicts, split_choices
 
 MAX_FIRST_VIEW = 300 * 1024  # bytes of the landing page with all that it loads, gzipped
 
@@ -111,10 +112,8 @@ def test_every_predict_has_a_form_and_an_answer_that_waits(address, path) -> Non
         {k: p[k] for k in p if k != "choices"} for p in expected
     ]
     assert len(re.findall(r'class="predict-answer[ "]', text)) == len(expected)
-    assert ("play-predict.js" in text) == bool(expected), (
-        "a script where it is not needed, or none where it is"
-    )
-    assert "play-landing" not in text
+    assert ("predict.js" in text) == bool(expected), "a script where it is not needed, or none where it is"
+    assert "landing.js" not in text
 
 
 def test_a_guess_is_judged_and_kept(visit) -> None:  # noqa: F811
@@ -379,8 +378,8 @@ def test_every_chapter_has_a_card(landing) -> None:
         link = card.locator("a")
         chapter = read_chapter(path)
         assert link.get_attribute("href") == f"book/{path.stem}.html"
-        assert link.inner_text() == f"{int(path.name[:2])}. {chapter['title']}"
-        assert f"{chapter['minutes']} minutes" in card.inner_text()
+        assert link.inner_text() == f"{int(path.name[:2])}. {chapter.title}"
+        assert f"{chapter.minutes} minutes" in card.inner_text()
         assert (ROOT / "book" / "_assets" / "landing" / f"{path.stem}.webp").is_file()
 
 

@@ -23,7 +23,7 @@ from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 from sphinx.util import logging
 
-from .prose import first_child
+from .tree import first_child, is_cell
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ PREPARED = ('<svg class="chart"', '<div class="gallery"')
 
 def drawing(node: nodes.Node | None) -> nodes.Element | None:
     """The output of a code cell that holds a picture; None for anything else."""
-    if not isinstance(node, nodes.container) or node.get("nb_element") != "cell_code":
+    if not is_cell(node):
         return None
     for bundle in node.findall(nodes.container):
         if bundle.get("nb_element") == "mime_bundle" and (

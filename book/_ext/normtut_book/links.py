@@ -24,6 +24,8 @@ from sphinx.environment import BuildEnvironment
 from sphinx.transforms import SphinxTransform
 from sphinx.util.docutils import SphinxDirective
 
+from .tree import raw
+
 BOOK = Path(__file__).resolve().parents[2]
 CHAPTER = re.compile(r"book/(\d\d)_")
 NO_PROSE = (
@@ -152,10 +154,8 @@ class Links(SphinxTransform):
             if key and key not in cited:
                 cited.add(key)
                 dagger = f'<a class="dagger" href="bibliography.html#{key}" aria-label="in the bibliography">†</a>'
-                reference.parent.insert(
-                    reference.parent.index(reference) + 1,
-                    nodes.raw("", dagger, format="html"),
-                )
+                place = reference.parent.index(reference) + 1
+                reference.parent.insert(place, raw(dagger))
         self.env.normtut_uses[docname] = {"terms": uses, "papers": sorted(cited)}  # type: ignore[attr-defined]
         index = [
             ("single", word, "", "main", None)
@@ -220,9 +220,7 @@ class Glossary(SphinxDirective):
         for term in terms():
             said = nodes.definition()
             self.state.nested_parse([term.text], self.content_offset, said)
-            said += nodes.paragraph(
-                "", "", nodes.raw("", f"<!-- uses {term.name} -->", format="html")
-            )
+            said += nodes.paragraph("", "", raw(f"<!-- uses {term.name} -->"))
             found += nodes.definition_list_item(
                 "", nodes.term("", term.name, ids=[term.id]), said
             )

@@ -9,10 +9,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 
-
-def first_child(paragraph: nodes.Element) -> nodes.Node | None:
-    """The first child that is not the empty text that MyST puts before a bold word."""
-    return next((n for n in paragraph if n.astext()), None)
+from .tree import first_child
 
 
 class CallOuts(SphinxTransform):
