@@ -9,17 +9,18 @@ It takes a minute or two of one core. Runs that are there are not repeated; dele
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from normtut.book import runs
 from normtut.data import PhotoPatches
 
-__all__ = ["ARMS", "Block", "Transformer", "in_windows", "patches", "results", "train"]
+__all__ = ["ARMS", "Block", "Run", "Transformer", "in_windows", "patches", "results", "train"]
 
 #: Where the results are.
 RESULTS = Path(__file__).with_suffix(".csv")
@@ -35,7 +36,6 @@ ARMS: dict[str, dict[str, Any]] = {
 
 #: Steps of a run, and how many of them make one stored loss.
 STEPS, WINDOW = 60, 10
-_COLUMNS = ["arm", "seed", *(f"loss_{step}" for step in range(WINDOW, STEPS + 1, WINDOW)), "torch"]
 
 
 class Block(nn.Module):
@@ -149,6 +149,26 @@ def in_windows(losses: list[float]) -> list[float]:
     return [sum(losses[i : i + WINDOW]) / WINDOW for i in range(0, len(losses), WINDOW)]
 
 
+@dataclass(frozen=True)
+class Run:
+    """One training: its name in `ARMS`, its seed, its mean loss in every ten steps."""
+
+    arm: str
+    seed: int
+    loss_10: float
+    loss_20: float
+    loss_30: float
+    loss_40: float
+    loss_50: float
+    loss_60: float
+    torch: str
+
+    @property
+    def losses(self) -> list[float]:
+        """The six of them."""
+        return list(astuple(self)[2:-1])
+
+
 def results(path: str | Path = RESULTS) -> dict[str, list[list[float]]]:
     """The stored runs: ``{arm: [losses of seed 0, losses of seed 1, …]}``, each the mean of ten steps.
 
@@ -156,36 +176,22 @@ def results(path: str | Path = RESULTS) -> dict[str, list[list[float]]]:
     >>> list(stored) == list(ARMS), len(stored["pre-LN"][0])
     (True, 6)
     """
-    runs: dict[str, list[list[float]]] = {}
-    for row in _rows(Path(path)):
-        runs.setdefault(row["arm"], []).append([float(row[c]) for c in _COLUMNS[2:-1]])
-    return runs
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    found: dict[str, list[list[float]]] = {}
+    for run in runs.read(Run, path):
+        found.setdefault(run.arm, []).append(run.losses)
+    return found
 
 
 def main(path: str | Path = RESULTS, seeds: int = 5) -> None:
     """Run what has no results yet, and print the mean loss of the last twenty steps."""
     torch.set_num_threads(1)  # such small matrices gain nothing from more
-    path = Path(path)
+    done = {(run.arm, run.seed) for run in runs.read(Run, path)}
     for arm, arguments in ARMS.items():
         for seed in range(seeds):
-            if (arm, str(seed)) in {(row["arm"], row["seed"]) for row in _rows(path)}:
-                continue
-            losses = in_windows(train(**arguments, seed=seed)[1])
-            new = not path.exists()
-            with path.open("a", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                if new:
-                    writer.writerow(_COLUMNS)
-                stored = [f"{loss:.4f}" for loss in losses]
-                writer.writerow([arm, seed, *stored, torch.__version__.split("+")[0]])
-            print(f"{arm:18} seed {seed}  {sum(losses[-2:]) / 2:.2f}", flush=True)
+            if (arm, seed) not in done:
+                losses = [round(loss, 4) for loss in in_windows(train(**arguments, seed=seed)[1])]
+                runs.append([Run(arm, seed, *losses, torch=torch.__version__.split("+")[0])], path)
+                print(f"{arm:18} seed {seed}  {sum(losses[-2:]) / 2:.2f}", flush=True)
 
 
 if __name__ == "__main__":
