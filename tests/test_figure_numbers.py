@@ -120,7 +120,7 @@ def test_images_are_thumbnails_of_what_is_seen(draw):
 
 
 def test_nothing_in_the_figure_changes():
-    fig = plots.curve_panels({"a": {"y": [1.0, 2.0]}}, mark=1.5)
+    fig = plots.curves({"y": [1.0, 2.0]}).figure
     before = plots._render(fig, "png", metadata={"Software": None})
     figure_numbers(fig)
     assert plots._render(fig, "png", metadata={"Software": None}) == before
@@ -132,7 +132,7 @@ def test_nothing_in_the_figure_changes():
         lambda: plots.show(torch.rand(24, 3, 32, 32)),
         lambda: plots.axes_picture(),
         lambda: plots.histograms({title: torch.rand(3, 32, 32) for title in "abcd"}),
-        lambda: plots.curve_panels({title: {"y": range(500), "z": range(500)} for title in "abcd"}),
+        lambda: plots.curves({label: range(500) for label in "abcdefgh"}).figure,
         lambda: plots.orientations({"a": torch.rand(9, 16, 16)}, ncols=1),
     ],
 )

@@ -323,7 +323,6 @@ from normtut import plots
 plots.setup()"""
 CURVE = "line = plt.plot(np.linspace(3, 1, 50))"
 PHOTO = "im = plt.imshow(np.indices((24, 24, 3)).sum(0) / 50)"
-TWO = "for i in range(2):\n    display(plt.figure())\n    plt.close()"
 
 
 def edit(old: str, new: str):

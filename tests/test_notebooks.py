@@ -64,10 +64,6 @@ def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
     return [c for c in notebook.cells if c.cell_type == "code"]
 
 
-def slug(title: str) -> str:
-    return re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-")
-
-
 def show(cell: nbformat.NotebookNode) -> str:
     return (cell.source.splitlines() or [""])[0][:80]
 

@@ -215,9 +215,8 @@ def test_claims_have_a_score_to_share(visit) -> None:  # noqa: F811
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     for number, choice in ((1, 2), (2, 0), (14, 2)):
         guess(page, number, choice)
-    assert (
-        page.locator("#predict-1-answer").get_by_text("It clips.").is_visible()
-    )  # the verdict has opened, too
+    answer = page.locator("#predict-1-answer").get_by_text("It clips.")
+    assert answer.is_visible()  # it has opened, too
     panel = page.locator("#your-score .predict-score")
     assert "3 of the 14 predictions on this page, 2 of them right" in panel.inner_text()
     panel.get_by_role("button", name="Copy my score").click()
@@ -278,7 +277,6 @@ def pixels(page, make: str) -> torch.Tensor:
     return decoded(page.evaluate(f"({make}).toDataURL('image/png')"))
 
 
-SAID = "document.querySelector('#play-at').getAttribute('aria-valuetext')"
 CANVAS = "document.querySelector('.play canvas')"
 
 

@@ -168,18 +168,14 @@ class TestHistograms:
 
 
 @pytest.mark.parametrize("ncols", [1, 2, 3, 4])
-@pytest.mark.parametrize(
-    ("draw", "panel", "xlabel"),
-    [(plots.histograms, torch.rand(3, 4, 4), "value"), (plots.curve_panels, {"y": [1.0, 0.0]}, "step")],
-)
-def test_any_number_of_columns_and_the_spare_axes_are_hidden(draw, panel, xlabel, ncols):
-    fig = draw(dict.fromkeys("abc", panel), ncols=ncols)
+def test_any_number_of_columns_and_the_spare_axes_are_hidden(ncols):
+    fig = plots.histograms(dict.fromkeys("abc", torch.rand(3, 4, 4)), ncols=ncols)
     shown = [ax for ax in fig.axes if ax.axison]
     assert [ax.get_title() for ax in shown] == ["a", "b", "c"]
     assert len(fig.axes) - len(shown) == (1 if ncols == 2 else 0)
     for i, ax in enumerate(shown):  # the lowest panel of each column has the labels
         lowest = i + ncols >= 3
-        assert ax.get_xlabel() == (xlabel if lowest else "")
+        assert ax.get_xlabel() == ("value" if lowest else "")
         assert ax.xaxis.get_tick_params()["labelbottom"] is lowest
 
 
@@ -189,14 +185,3 @@ def test_curves_draw_every_series_against_x():
     assert ax.lines[1].get_ydata().tolist() == [1.0, 0.0]
     assert ax.lines[0].get_xdata().tolist() == [10, 20]
     assert ax.get_ylabel() == "error"
-
-
-def test_curve_panels_smooth_and_end_where_training_broke():
-    nan = float("nan")
-    fig = plots.curve_panels({"a": {"y": [4.0, 2.0, 0.0]}, "b": {"y": [1.0, nan, nan]}}, smooth=2, mark=2.4)
-    guess, line = fig.axes[0].lines
-    assert list(guess.get_ydata()) == [2.4, 2.4]
-    assert list(line.get_ydata()) == [4.0, 3.0, 1.0]
-    assert np.isnan(fig.axes[1].lines[1].get_ydata()).tolist() == [False, True, True]
-    assert [ax.get_title() for ax in fig.axes] == ["a", "b"]
-    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["y"]

@@ -37,8 +37,6 @@ TITLES = {
     "# @title Solution": Fold("hide-cell", "Show the solution", "Hide the solution"),
     "# @title Check of solution": FOLDS["check-cell"],
 }
-#: The tags that a chapter written by these conventions has, and an older one has not.
-TAGS = (*FOLDS, "exercise-cell")
 
 
 def has_title(cell: Any) -> bool:

@@ -104,10 +104,8 @@ def _patches(ax: Axes) -> list[dict[str, Any]]:
     in_bars = {id(p) for c in ax.containers for p in getattr(c, "patches", ())}
     found, boxes = [], []
     for patch in ax.patches:
-        if id(patch) in in_bars or isinstance(
-            patch, FancyArrowPatch
-        ):  # an arrow's path depends on the layout
-            continue
+        if id(patch) in in_bars or isinstance(patch, FancyArrowPatch):
+            continue  # an arrow's path depends on the layout
         color = [patch.get_facecolor() if patch.get_fill() else patch.get_edgecolor()]
         if isinstance(patch, StepPatch):
             values, edges, _ = patch.get_data()

@@ -36,7 +36,6 @@ __all__ = [
     "bars",
     "by_rank",
     "clipping_explorer",
-    "curve_panels",
     "curves",
     "descents",
     "error_bars",
@@ -330,47 +329,6 @@ def descents(
     return fig
 
 
-def curve_panels(
-    panels: Mapping[str, Mapping[str, Sequence[float]]],
-    *,
-    ncols: int | None = None,
-    smooth: int = 1,
-    mark: float | None = None,
-    ylim: tuple[float, float] | None = None,
-    xlabel: str = "step",
-    ylabel: str = "loss",
-) -> Figure:
-    """Draw `curves` side by side on one vertical axis; where a line is NaN, or leaves ``ylim``, it ends.
-
-    Args:
-        panels: ``{title: {label: values}}``; the same labels in all panels.
-        ncols: panels in a row; all of them by default.
-        smooth: each point is the mean of so many values up to it.
-        mark: the height of a gray line, for what guessing would give, for instance.
-        ylim: lowest and highest value.
-        xlabel: of the lowest panel.
-        ylabel: of every panel.
-    """
-    import matplotlib.pyplot as plt
-
-    ncols = min(ncols or len(panels), len(panels))
-    nrows = math.ceil(len(panels) / ncols)
-    size = (WIDTH, 2.2 * nrows + 0.4)
-    fig, axes = plt.subplots(nrows, ncols, squeeze=False, sharex=True, sharey=True, figsize=size)
-    for ax, (title, ys) in zip(axes.flat, panels.items(), strict=False):
-        if mark is not None:
-            ax.axhline(mark, color="0.6", linewidth=1, linestyle="-")
-        means = {label: _running_mean(y, smooth) for label, y in ys.items()}
-        curves(means, xlabel=xlabel, ylabel=ylabel, ax=ax)
-        ax.get_legend().remove()
-        ax.set_title(title, fontsize=11)
-        ax.label_outer()
-    _finish_columns(axes, len(panels), xlabel)
-    axes[0, 0].set_ylim(ylim)
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=10)
-    return fig
-
-
 def bars(
     panels: Mapping[str, Mapping[str, float]],
     *,
@@ -646,10 +604,6 @@ def _finish_columns(axes: np.ndarray, count: int, xlabel: str) -> None:
         ax.tick_params(labelbottom=True)
 
 
-def _running_mean(y: Sequence[float], window: int) -> list[float]:
-    return [float(np.mean(y[max(0, i - window) : i])) for i in range(1, len(y) + 1)]
-
-
 def _strokes(ax: Axes, histogram: np.ndarray) -> None:
     from matplotlib.collections import LineCollection
 
@@ -660,9 +614,8 @@ def _strokes(ax: Axes, histogram: np.ndarray) -> None:
     center = np.stack([column, row], axis=-1)[None]
     ends = np.stack([center - step[:, None, None], center + step[:, None, None]], axis=-2)
     strength = histogram.clip(0, 1).reshape(-1)
-    order = strength.argsort(kind="stable")[
-        (strength < 0.1).sum() :
-    ]  # the faintest are left out, and the strongest are drawn last, on top
+    # The faintest are left out, and the strongest are drawn last, on top.
+    order = strength.argsort(kind="stable")[(strength < 0.1).sum() :]
     gray = np.repeat(1 - strength[order, None], 3, axis=1)
     ax.add_collection(LineCollection(list(ends.reshape(-1, 2, 2)[order]), colors=gray, linewidths=1.0))
     ax.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), aspect="equal")

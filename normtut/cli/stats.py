@@ -307,9 +307,8 @@ def _stoppable(world: int) -> Iterator[threading.Event]:
 
     def handle(number: int, _frame: Any) -> None:
         stop.set()
-        if (
-            world == 1
-        ):  # under torchrun a second signal follows the terminal's at once: it passes the first on
+        # torchrun passes the terminal's signal on, so that under it a second one follows at once.
+        if world == 1:
             signal.signal(number, before[signal.Signals(number)])
 
     if threading.current_thread() is not threading.main_thread():

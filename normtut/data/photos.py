@@ -152,9 +152,7 @@ class PhotoPatches(Dataset[tuple[Any, int]]):
     def __init__(
         self, train: bool = True, size: int = 32, transform: Callable[[Any], Any] | None = None
     ) -> None:
-        if not isinstance(
-            train, bool | np.bool_
-        ):  # "test" is neither True nor False, and would select both parts
+        if not isinstance(train, bool | np.bool_):  # "test" is neither, and would select both parts
             raise TypeError(f"train must be True (training part) or False (test part), got {train!r}")
         if not 1 <= size <= 300:
             raise ValueError(f"size must be between 1 and 300 pixels, got {size}")
@@ -179,8 +177,7 @@ def _tile(photo: NDArray[np.uint8], size: int, train: bool, most: int = 130) -> 
     """Non-overlapping patches of one part of a photograph, (N, size, size, 3)."""
     rows, cols = photo.shape[0] // size, photo.shape[1] // size
     tiles = photo[: rows * size, : cols * size].reshape(rows, size, cols, size, 3).swapaxes(1, 2)
-    keep = np.unique(
-        np.linspace(0, len(tiles) * tiles.shape[1] - 1, most).round().astype(int)
-    )  # spread evenly
+    last = len(tiles) * tiles.shape[1] - 1
+    keep = np.unique(np.linspace(0, last, most).round().astype(int))  # spread evenly
     is_test = np.arange(len(keep)) % 5 == 2
     return np.ascontiguousarray(tiles.reshape(-1, size, size, 3)[keep[is_test != train]])

@@ -188,9 +188,8 @@ def _valid(mask: Any, x: Tensor, channel_dim: ChannelDim, batch: bool) -> Tensor
     """(N, H, W): where a mask is not 0, if it has channels in all of them."""
     from PIL import Image
 
-    given = (
-        np.array(mask) if isinstance(mask, Image.Image) else mask
-    )  # of a palette, the numbers of the classes
+    # Of a picture with a palette these are the numbers of the colours, which stand for classes.
+    given = np.array(mask) if isinstance(mask, Image.Image) else mask
     m = as_tensor(given != 0 if isinstance(given, np.ndarray) else given, "mask") != 0
     if isinstance(channel_dim, int):
         axis = channel_dim % x.ndim
@@ -290,7 +289,7 @@ def as_tensor(batch: Tensor | NDArray[Any], name: str = "batch") -> Tensor:
 
 
 def pixels_in_memory(data: Any, channel_dim: ChannelDim, mask: Any = None) -> Pixels | None:
-    """The pixels of a tensor, of an array, or or of a data set known to hand out ``data.data``."""
+    """The pixels of a tensor, of an array, or of a data set known to hand out ``data.data``."""
     if isinstance(data, Tensor | np.ndarray):
         if data.ndim < 3 and channel_dim is None:
             raise ValueError(
