@@ -45,9 +45,10 @@ class Explorer:
 def fill(template: str, values: dict[str, str], data: Any) -> str:
     """A template of this folder, filled. Data stand quoted in it, so that editors can check its script."""
     html = (_HERE / template).read_text(encoding="utf-8")
-    style = (_HERE / "explorer.css").read_text(encoding="utf-8").strip()
+    shared = {"@STYLE@": "explorer.css", '"@PICTURE@"': "picture.js"}
+    parts = {name: (_HERE / file).read_text(encoding="utf-8").strip() for name, file in shared.items()}
     quoted = {'"@DATA@"': json.dumps(data, separators=(",", ":"))}
-    for placeholder, value in {"@STYLE@": style, **quoted, **values}.items():
+    for placeholder, value in {**parts, **quoted, **values}.items():
         html = html.replace(placeholder, value)
     return html
 
