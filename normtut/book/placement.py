@@ -190,7 +190,8 @@ def main(path: str | Path = RESULTS, seeds: int = 5) -> None:
         for seed in range(seeds):
             if (arm, seed) not in done:
                 losses = [round(loss, 4) for loss in in_windows(train(**arguments, seed=seed)[1])]
-                runs.append([Run(arm, seed, *losses, torch=torch.__version__.split("+")[0])], path)
+                line: list[Any] = [arm, seed, *losses, torch.__version__.split("+")[0]]
+                runs.append([Run(*line)], path)
                 print(f"{arm:18} seed {seed}  {sum(losses[-2:]) / 2:.2f}", flush=True)
 
 
