@@ -204,8 +204,16 @@ def rms_norm(
     >>> rms_norm(torch.tensor([[3.0, 4.0]]), (2,))
     tensor([[0.8485, 1.1314]])
 
-    `layer_norm` with a mean of 0 taken for granted. ``eps=None`` is the machine epsilon of the type that it
-    is computed in. Arguments and errors are those of `layer_norm`.
+    `layer_norm` with a mean of 0 taken for granted.
+
+    Args:
+        input: (*, normalized_shape).
+        weight: γ of shape ``normalized_shape``: one per element.
+        eps: added to the mean square; None is the machine epsilon of the type that it is computed in.
+
+    Raises:
+        ValueError: if the input has fewer axes than ``normalized_shape``.
+        RuntimeError: if it does not end in ``normalized_shape``, or the weight is of another shape.
     """
     if len(normalized_shape) > input.ndim:
         raise ValueError(
@@ -274,7 +282,8 @@ def _remove_running(
     input: Tensor, mean: Tensor | None, var: Tensor | None, eps: float, *params: Tensor | None
 ) -> Tensor:
     if mean is None or var is None:
-        raise RuntimeError("running_mean and running_var are needed where the input's own are not used")
+        lacking = "running_mean" if mean is None else "running_var"
+        raise RuntimeError(f"{lacking} is None, and needed where the input's own statistics are not used")
     x = at_least_float32(input)
     shape = (1, -1, *[1] * (x.ndim - 2))
     z = normalize(x, mean.view(shape), (var.to(x.dtype) + eps).sqrt().view(shape))
@@ -297,7 +306,7 @@ def update_running(
     the new statistics are their average over the samples.
     """
     if sum(running is None for running in running_mean_and_var) == 1:
-        raise ValueError("running_mean and running_var must either both be given or both be None")
+        raise ValueError("running_mean and running_var must both be given or both be None, and one is None")
     unbiased = var * (count / max(count - 1, 1))
     for running, new in zip(running_mean_and_var, (mean, unbiased), strict=True):
         if running is not None and new.numel():

@@ -341,7 +341,8 @@ def fold_batch_norm(conv: nn.Module, bn: nn.Module) -> nn.Module:
     weight: Any = conv.weight
     b: Any = bn
     if b.training or b.running_mean is None:
-        raise ValueError("only a batch norm in eval mode and with running statistics can be folded")
+        wrong = "is in training mode" if b.training else "keeps no running statistics"
+        raise ValueError(f"bn {wrong}: it folds as it is in eval mode, with running statistics")
     if len(weight) != b.num_features:
         raise ValueError(f"conv has {len(weight)} output channels, but bn has {b.num_features} features")
     folded: Any = copy.deepcopy(conv)

@@ -372,6 +372,12 @@ def test_within_the_time_nothing_is_different(capsys):
     assert check("inverse", _EXERCISES["inverse"].reference, seconds=30)
 
 
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
+def test_seconds_that_are_not_positive_are_refused(seconds):
+    with pytest.raises(ValueError, match=f"seconds must be positive, got {seconds}"):
+        check("inverse", _endless, seconds=seconds)
+
+
 def test_seconds_outside_the_main_thread_are_refused():
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(check, "inverse", _endless, seconds=0.1)

@@ -65,7 +65,7 @@ def check(
     Raises:
         KeyError: for an unknown name; it lists the known ones.
         AssertionError: if ``strict``, and the attempt is not right: with the explanation.
-        ValueError: for ``seconds`` outside the main thread, or on Windows.
+        ValueError: for ``seconds`` that are not positive, outside the main thread, or on Windows.
     """
     exercise = _exercise(name)
     if attempt is None:

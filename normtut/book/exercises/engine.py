@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import sys
 import threading
@@ -133,6 +134,8 @@ def _time_limit(seconds: float | None) -> Iterator[None]:
     if seconds is None:
         yield
         return
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"seconds must be positive, got {seconds}")
     if not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
         raise ValueError("seconds= needs the main thread of a process on Linux or macOS; leave it out here")
     rang = False
