@@ -93,6 +93,12 @@ def sync_batch_norm(
 ) -> Tensor:
     """`normtut.functional.batch_norm` in training, over the batches of all processes of a group together.
 
+    >>> def half(rank):
+    ...     batch = torch.tensor([[1.0], [3.0], [5.0], [7.0]])
+    ...     return sync_batch_norm(batch.chunk(2)[rank], None, None).flatten()
+    >>> run_workers(half)
+    [tensor([-1.3416, -0.4472]), tensor([0.4472, 1.3416])]
+
     Every process of the group must call it, also one whose part of the batch is empty. The gradients are
     those of one batch norm on the concatenated batch. Peng et al. 2018 (MegDet), section 3.3, describes the
     layer; their Σx² is replaced by `merge_moments`.

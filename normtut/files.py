@@ -109,7 +109,11 @@ class Picture:
         return self.image.mode[0] == "I"
 
     def array(self) -> NDArray[Any]:
-        """The pixels: (H, W) or (H, W, C), uint8 or uint16."""
+        """The pixels: (H, W) or (H, W, C), uint8 or uint16.
+
+        Raises:
+            ValueError: for levels that do not fit into 16 bits.
+        """
         levels = np.asarray(self.image)
         if not self.sixteen_bit:
             return levels
@@ -137,6 +141,12 @@ def read_image(
     source: str | os.PathLike[str] | bytes, *, name: str = "", alpha: Alpha = "drop", srgb: bool = False
 ) -> Picture:
     """The image of a file, by the policy at the top of this module.
+
+    >>> file = io.BytesIO()
+    >>> Image.new("RGBA", (4, 3), "#ff000080").save(file, "png")
+    >>> picture = read_image(file.getvalue())
+    >>> picture.array().shape, picture.notes
+    ((3, 4, 3), ('transparency dropped',))
 
     Args:
         source: the path of the file, or what it contains.

@@ -13,12 +13,6 @@ from normtut import plots
 from normtut.book.figure_numbers import figure_numbers
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
 def panel(draw, **settings):
     """What is read off a figure with one panel."""
     fig, ax = plt.subplots()

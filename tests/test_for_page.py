@@ -22,7 +22,6 @@ def _look():
     with mpl.rc_context():
         plots.setup()
         yield
-    plt.close("all")
 
 
 def drawn(fig: Figure) -> ET.Element:

@@ -13,12 +13,6 @@ import torch
 from normtut import plots
 
 
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
-
-
 def test_setup_needs_no_ipython(monkeypatch):
     monkeypatch.setitem(sys.modules, "IPython", None)
     with mpl.rc_context({"lines.linewidth": 1}):
@@ -163,7 +157,7 @@ class TestHistograms:
 
     @pytest.mark.parametrize("shape", [(8, 8), (3, 0, 4)])
     def test_a_wrong_shape_is_named(self, shape):
-        with pytest.raises(ValueError, match=r"'a' must be .* got \(\d, \d"):
+        with pytest.raises(ValueError, match=r"x\['a'\] must be .* got \(\d, \d"):
             plots.histograms({"a": torch.rand(shape)})
 
 

@@ -1,17 +1,9 @@
 """The figures of chapters 7 and 8: what is drawn is what was given."""
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pytest
 import torch
 
 from normtut import plots
-
-
-@pytest.fixture(autouse=True)
-def _close():
-    yield
-    plt.close("all")
 
 
 def test_bars_have_the_lengths_and_the_labels():

@@ -77,6 +77,10 @@ def axes_picture(
 ) -> Figure:
     """Draw, for each norm, a block of features; elements of one colour share statistics.
 
+    >>> figure = axes_picture({"Instance": F.instance_norm})
+    >>> figure.axes[0].get_title()
+    'Instance'
+
     Args:
         norms: ``{title: function}``; `NORMS` by default. Each is asked by `index_sets`.
         shape: samples, channels, positions.

@@ -125,7 +125,7 @@ def clip(critic: nn.Module, c: float = 0.1) -> None:
 
 
 def gradient_penalty(critic: nn.Module, x: Tensor, fake: Tensor, generator: torch.Generator) -> Tensor:
-    """Ten times the mean of (‖∇f‖ − 1)², at points between real and fake (Gulrajani et al. 2017)."""
+    """Ten times the mean of (‖∇f‖ − 1)² between real and fake (Gulrajani et al. 2017, equation (3))."""
     mix = torch.lerp(x, fake, torch.rand(len(x), 1, generator=generator)).requires_grad_()
     (gradient,) = torch.autograd.grad(critic(mix).sum(), mix, create_graph=True)
     penalty: Tensor = 10 * (gradient.norm(dim=1) - 1).square().mean()

@@ -216,7 +216,7 @@ def test_loss(model: Denoiser) -> float:
 
 @torch.no_grad()
 def sample(model: Denoiser, y: Tensor, seed: int = 0, steps: int = 50) -> Tensor:
-    """Points (N, 2) of the classes ``y``, made from noise in ``steps`` steps (DDIM: Song et al. 2021)."""
+    """Points (N, 2) of the classes ``y``, from noise in ``steps`` steps (Song et al. 2021, equation (12))."""
     x = torch.randn(len(y), 2, generator=torch.Generator().manual_seed(seed))
     levels = torch.linspace(0.98, 0, steps + 1)
     with one_thread():

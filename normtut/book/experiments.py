@@ -142,6 +142,10 @@ class Run:
 def images(source: str | Path | None = None, size: int = 32) -> ImageSet:
     """The patches of `normtut.data.PhotoPatches`, ``"cifar10"``, or a folder of photographs.
 
+    >>> data = images()
+    >>> data.name, data.x.shape, data.test_x.shape
+    ('patches', torch.Size([1141, 3, 32, 32]), torch.Size([285, 3, 32, 32]))
+
     Photographs are shrunk to ``size`` × ``size`` pixels. Their class is the name of their subfolder, or what
     stands before the first ``_`` of their own name; every fifth is for testing.
 
@@ -205,6 +209,11 @@ def train(
 ) -> Run:
     """`fit` the network to ``data``, and test it.
 
+    >>> x, y = torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 0, 1])
+    >>> run = train(ImageSet("noise", x, y, x, y), "group", batch_size=2, epochs=1)
+    >>> run.norm, run.groups, run.batch_size
+    ('group', 8, 2)
+
     Raises:
         ValueError: for an unknown norm, or a batch size that is not between 1 and the number of images.
     """
@@ -266,6 +275,11 @@ def _batches(data: ImageSet, size: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 def recalibrate(model: nn.Module, x: Tensor) -> None:
     """Give every BatchNorm the statistics of ``x`` as a whole (Wu & Johnson 2021, "PreciseBN").
+
+    >>> norm = nn.BatchNorm2d(1)
+    >>> recalibrate(norm, torch.tensor([1.0, 3.0]).view(2, 1, 1, 1))
+    >>> norm.running_mean
+    tensor([2.])
 
     In one batch: an average over batches of neighbouring images would leave out the variance between batches.
     """

@@ -129,6 +129,10 @@ class ChannelStats:
         Every process of the group must call it, also one that has counted nothing. What travels is a few
         integers, so that the result is the same in every digit for every world size. Returns ``self``.
 
+        >>> from normtut.distributed import run_workers
+        >>> run_workers(lambda rank: ChannelStats(torch.full((1, 1, 2, 2), float(rank))).all_reduce().mean)
+        [(0.5,), (0.5,)]
+
         Args:
             group: the process group; the default group if None.
 
@@ -233,6 +237,9 @@ class ChannelStats:
 
     def repeat(self, channels: int) -> ChannelStats:
         """Of the same images with their only channel repeated: gray shown as R = G = B.
+
+        >>> ChannelStats(torch.rand(2, 1, 4, 4)).repeat(3).channels
+        3
 
         Raises:
             ValueError: if there is more than one channel.

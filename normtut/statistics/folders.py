@@ -48,6 +48,13 @@ def scan(
 ) -> Report:
     """Count the image files of a folder (recursively), or one file; also those in archives, and at addresses.
 
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> Image.new("RGB", (4, 3), "red").save(f"{folder}/red.png")
+    >>> report = scan(folder)
+    >>> report.images, report.stats.mean
+    (1, (1.0, 0.0, 0.0))
+
     Files are read by the policy of `normtut.files`, transparency dropped: the pixels are those that a loader
     with ``Image.open(file).convert("RGB")`` would give. A gray image counts as one channel, and as R = G = B
     if other images of the folder have colour.

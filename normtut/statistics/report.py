@@ -18,6 +18,11 @@ __all__ = ["Report"]
 class Report:
     """What has been counted, and what could not be counted.
 
+    >>> import torch
+    >>> report = Report(gray=ChannelStats(torch.rand(2, 1, 4, 4)), gray_images=2)
+    >>> report.images, report.stats.channels, report.warnings()
+    (2, 1, [])
+
     Args:
         gray, color: statistics of the batches in which no image has colour, and of those in which some have.
         gray_images: number of images with one channel, in all.
