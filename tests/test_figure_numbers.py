@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from normtut import plots
+from normtut.book import in_notebook
 from normtut.book.figure_numbers import figure_numbers
 
 
@@ -115,9 +116,9 @@ def test_images_are_thumbnails_of_what_is_seen(draw):
 
 def test_nothing_in_the_figure_changes():
     fig = plots.curves({"y": [1.0, 2.0]}).figure
-    before = plots._render(fig, "png", metadata={"Software": None})
+    before = in_notebook.render(fig, "png", metadata={"Software": None})
     figure_numbers(fig)
-    assert plots._render(fig, "png", metadata={"Software": None}) == before
+    assert in_notebook.render(fig, "png", metadata={"Software": None}) == before
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 from normtut import plots
+from normtut.book import in_notebook
 from normtut.book.for_page import figure_svg, is_gallery, panels
 from normtut.book.palette import COLORS, NORM_COLORS
 
@@ -126,7 +127,7 @@ def test_a_chart_is_no_gallery():
 @pytest.mark.parametrize(("size", "dpi"), [(16, 130), (300, 150), (900, 200)])
 def test_a_gallery_is_stored_with_a_dot_for_each_pixel_and_not_too_many(size, dpi):
     fig = plots.show({"a": torch.rand(3, size, size)}, width=2.0)
-    assert plots._dpi(fig) == pytest.approx(dpi)
+    assert in_notebook.dpi_of(fig) == pytest.approx(dpi)
 
 
 class TestLooks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 import statistics
@@ -12,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from .axes import NORMS, axes_explorer, axes_picture, index_sets
 from .diagrams import style_network
 from .explorers import Explorer, clipping_explorer, mixing_explorer, running_explorer
-from .figure_numbers import MIME_TYPE, figure_numbers
-from .for_page import figure_svg, is_gallery, panels
+from .in_notebook import store_figures
 from .palette import COLORS, NORM_COLORS, RGB
 
 if TYPE_CHECKING:
@@ -93,18 +90,7 @@ def setup() -> None:
         }
     )
     plt.switch_backend(mpl.get_backend())  # now: it registers formatters, which ours then replace
-    try:
-        from IPython import get_ipython
-        from IPython.core.formatters import JSONFormatter
-    except ImportError:  # only the book requires it
-        return
-    shell = get_ipython()
-    if shell is not None:
-        formatters = shell.display_formatter.formatters
-        formatters["image/png"].for_type(mpl.figure.Figure, _as_png)
-        formatters["image/jpeg"].for_type(mpl.figure.Figure, _as_jpeg)
-        formatters[MIME_TYPE] = JSONFormatter(parent=shell.display_formatter)
-        formatters[MIME_TYPE].for_type(mpl.figure.Figure, _as_numbers)
+    store_figures()
 
 
 def show(
@@ -720,41 +706,3 @@ def _log_of(name: str) -> Iterator[list[str]]:
     finally:
         logger.removeHandler(handler)
         logger.propagate = propagated
-
-
-def _has_photo(fig: Figure) -> bool:
-    return any(np.ndim(np.asarray(image.get_array())) == 3 for ax in fig.axes for image in ax.images)
-
-
-def _dpi(fig: Figure) -> float:
-    """Of a figure with photographs: a dot for each pixel, but no more than twice what a page shows of it."""
-    fig.canvas.draw()
-    pictures = [(image.get_size()[1], ax.get_position().width) for ax in fig.axes for image in ax.images]
-    sharp = max(pixels / (width * fig.get_figwidth()) for pixels, width in pictures)
-    return float(min(max(sharp, fig.dpi), 200))
-
-
-def _render(fig: Figure, format: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format=format, **options)
-    return buffer.getvalue()
-
-
-def _as_png(fig: Figure) -> bytes | None:
-    """Of 256 colours: a third of the bytes, and nobody sees it in a chart."""
-    if _has_photo(fig):
-        return None
-    drawn = Image.open(io.BytesIO(_render(fig, "png", bbox_inches="tight"))).convert("RGB")
-    buffer = io.BytesIO()
-    drawn.quantize(256, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
-    return buffer.getvalue()
-
-
-def _as_jpeg(fig: Figure) -> bytes | None:
-    """As large as the figure is, to the dot: the page cuts the pictures of a gallery out of it."""
-    return _render(fig, "jpeg", dpi=_dpi(fig), pil_kwargs={"quality": 85}) if _has_photo(fig) else None
-
-
-def _as_numbers(fig: Figure) -> dict[str, Any]:
-    page = panels(fig) if is_gallery(fig) and _has_photo(fig) else {"svg": figure_svg(fig)}
-    return {**figure_numbers(fig), "page": page}

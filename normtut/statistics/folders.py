@@ -92,17 +92,8 @@ def scan(
             and if the files are not those that ``resume`` has begun with.
         FileError: with ``strict``; and if no file at all could be read (of a folder that is not shared).
     """
-    for name, value, least in (
-        ("resize", resize, 1),
-        ("crop", crop, 1),
-        ("batch_size", batch_size, 1),
-        ("workers", workers, 0),
-    ):
-        if value is not None and value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+    _check_ranges(share, resize=(resize, 1), crop=(crop, 1), batch_size=(batch_size, 1), workers=(workers, 0))
     rank, world = share
-    if not 0 <= rank < world:
-        raise ValueError(f"share must be (rank, world size) with 0 <= rank < world size, got {share}")
     paths = [path] if isinstance(path, str | os.PathLike) else list(path)
     unreadable: list[FileError] = []
     files, listing = places(paths, unreadable)
@@ -151,6 +142,15 @@ def scan(
     if world == 1 and not report.partial:
         raise_if_empty(report, ", ".join(os.fspath(p) for p in paths))
     return report
+
+
+def _check_ranges(share: tuple[int, int], **given: tuple[int | None, int]) -> None:
+    """Raise a ValueError for numbers below what they must be at least, and for a share that is none."""
+    for name, (value, least) in given.items():
+        if value is not None and value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    if not 0 <= share[0] < share[1]:
+        raise ValueError(f"share must be (rank, world size) with 0 <= rank < world size, got {share}")
 
 
 def raise_if_empty(report: Report, path: str) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
+from normtut.book.palette import COLORS
+
 PAGE = "book/benchmarks"
 MARK = re.compile(r"^<!-- benchmarks: (\w+) -->$", re.MULTILINE)
 
@@ -157,7 +159,7 @@ def facts(table: dict[str, Any]) -> str:
 
 # --- charts -------------------------------------------------------------------------------------------------
 
-INKS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+INKS = COLORS[:6]  # without black and the yellow that is hard to see
 
 
 def ink(i: int) -> str:
