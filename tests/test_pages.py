@@ -411,6 +411,14 @@ def test_paper_loses_nothing_and_is_light(visit) -> None:
     assert paper == "rgb(255, 255, 255)"
     ink = page.locator("svg.chart").first.evaluate("e => getComputedStyle(e).color")
     assert max(int(v) for v in re.findall(r"\d+", ink)) < 60
+    pale = page.evaluate(
+        """() => [...document.querySelectorAll("article .highlight span")].filter((e) =>
+          Math.min(...getComputedStyle(e).color.match(/\\d+/g).slice(0, 3)) > 150).length"""
+    )
+    assert pale == 0
+    assert page.locator("h1").first.evaluate("e => getComputedStyle(e).breakBefore") == "auto"
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
 
 
 def heads(name: str) -> str:

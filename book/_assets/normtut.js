@@ -26,14 +26,21 @@ document.addEventListener("DOMContentLoaded", () => {
   // Fifty buttons to copy a cell are fifty stops for the Tab key: they are for the pointer.
   set("button.copybtn", "tabindex", "-1");
 
-  // On paper all folds are open, and closed again afterwards.
+  // On paper all folds are open, and code has the colours of the light; afterwards all is as before.
+  const page = document.documentElement;
   let opened = [];
+  let theme = page.dataset.theme;
   window.addEventListener("beforeprint", () => {
+    theme = page.dataset.theme;
+    page.dataset.theme = "light";
     opened = [...document.querySelectorAll("details:not([open])")];
     opened.forEach((fold) => { fold.open = true; });
     document.querySelectorAll("img[loading]").forEach((image) => { image.loading = "eager"; });
   });
-  window.addEventListener("afterprint", () => opened.forEach((fold) => { fold.open = false; }));
+  window.addEventListener("afterprint", () => {
+    page.dataset.theme = theme;
+    opened.forEach((fold) => { fold.open = false; });
+  });
 
   // A picture of a gallery opens by itself, larger; Escape, a click or Enter closes it, the arrows go on.
   const links = [...document.querySelectorAll(".gallery a")];
