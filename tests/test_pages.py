@@ -416,7 +416,7 @@ def test_paper_loses_nothing_and_is_light(visit) -> None:
           Math.min(...getComputedStyle(e).color.match(/\\d+/g).slice(0, 3)) > 150).length"""
     )
     assert pale == 0
-    assert page.locator("h1").first.evaluate("e => getComputedStyle(e).breakBefore") == "auto"
+    assert page.locator(".bd-article h1").evaluate("e => getComputedStyle(e).breakBefore") == "auto"
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
 
