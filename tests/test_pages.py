@@ -23,9 +23,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book" / "_tools"))
-from common import chapters, pages  # noqa: E402
+from common import chapters, pages, repository_url  # noqa: E402
+from set_repository import forms  # noqa: E402
 
 HTML = ROOT / "_build" / "html"
+PUBLISHED = forms(repository_url())[1]  # where the book will be read
 CHROMIUM = os.environ.get("CHROMIUM") or next(
     filter(
         None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))
@@ -438,7 +440,7 @@ def test_head_of_a_page(address, name: str) -> None:
         described = re.search(r'<meta property="og:description" content="([^"]{40,})"', head)
         assert described, "no description"
         assert "og:title" in head
-        assert f'<link rel="canonical" href="https://owner.github.io/normtut/{name}"' in head
+        assert f'<link rel="canonical" href="{PUBLISHED}{name}"' in head
     html = (HTML / name).read_text(encoding="utf-8")
     for image in re.findall(r"<img\b[^>]*>", html[html.index("<article") :] if "<article" in html else ""):
         if "_images/" in image:
@@ -447,12 +449,10 @@ def test_head_of_a_page(address, name: str) -> None:
 
 
 def test_map_of_the_site_and_the_page_for_what_is_missing(address) -> None:
-    listed = re.findall(
-        r"<loc>https://owner.github.io/normtut/([^<]+)</loc>", (HTML / "sitemap.xml").read_text()
-    )
+    listed = re.findall(rf"<loc>{re.escape(PUBLISHED)}([^<]+)</loc>", (HTML / "sitemap.xml").read_text())
     assert set(listed) == set(PAGES) - {"search.html"}
     missing = (HTML / "404.html").read_text(encoding="utf-8")
-    assert 'href="https://owner.github.io/normtut/"' in missing
+    assert f'href="{PUBLISHED}"' in missing
     assert "_static" not in missing  # it is served at any depth
 
 
