@@ -72,9 +72,10 @@ def test_the_package_holds_no_placeholder() -> None:
 
 
 def test_the_version_stands_in_one_place() -> None:
+    """As the version. The same number may be a package's, an example, or in the changelog."""
     assert version() == normtut.__version__
-    places = [p for p in tracked() if p.suffix in (".py", ".toml", ".cff", ".yml", ".md")]
-    stands = re.compile(rf"(?<![\d.]){re.escape(normtut.__version__)}(?![\d.])")
+    places = [p for p in tracked() if p.suffix in (".py", ".toml", ".cff", ".yml", ".cfg")]
+    stands = re.compile(r"""^\W*(__version__|version|release)["']?\s*[:=]\s*["']?\d+\.\d+""", re.M)
     found = [p for p in places if stands.search(p.read_text(encoding="utf-8"))]
     assert found == [ROOT / "normtut" / "__init__.py"]
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
@@ -130,6 +131,15 @@ def test_nothing_is_published_before_the_tests_have_passed() -> None:
     assert release["build"]["needs"] == "tests"
     assert release["tests"]["uses"] == "./.github/workflows/test.yml"
     assert release["publish"]["permissions"] == {"id-token": "write"}
+
+
+def test_workflows_name_others_actions_by_their_commits() -> None:
+    """A tag can be moved to other code, which would run with the right to publish."""
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        used = re.findall(r"uses: (.*)", path.read_text(encoding="utf-8"))
+        assert used
+        for action in used:
+            assert re.fullmatch(r"\./\S+|[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action), action
 
 
 def test_security_and_changes_are_short() -> None:

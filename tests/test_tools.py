@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -256,16 +257,45 @@ def clone(tmp_path: Path) -> Path:
     return there
 
 
+@pytest.mark.parametrize(
+    ("repository", "page"),
+    [
+        ("Some-One/my.book", "https://some-one.github.io/my.book/"),
+        ("Some-One/some-one.github.io", "https://some-one.github.io/"),
+    ],
+)
+def test_where_github_publishes_a_repository(repository: str, page: str) -> None:
+    url = f"https://github.com/{repository}"
+    assert set_repository.forms(url)[1] == page
+    sys.path.insert(0, str(ROOT / "book" / "_ext"))
+    from normtut_book.pages import find_address  # what the pages say is the same
+
+    config = SimpleNamespace(html_theme_options={"repository_url": url}, html_baseurl="")
+    find_address(None, config)
+    assert config.html_baseurl == page
+
+
 @pytest.mark.slow
-def test_set_repository_leaves_a_repository_whose_tests_pass_and_says_what_comes_next(clone: Path) -> None:
+def test_another_address_and_a_release_leave_a_repository_whose_tests_pass_and_say_what_comes_next(
+    clone: Path,
+) -> None:
     url = "https://github.com/" + "Another-One/her.book"  # in two: this file must not hold the address
     done = run(sys.executable, "book/_tools/set_repository.py", url, cwd=clone)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()[-3:]
     assert [line[:3] for line in lines] == ["1. ", "2. ", "3. "]
-    assert url in lines[0]
-    assert "Settings → Pages → Source: GitHub Actions" in lines[1]
+    assert f"git push {url} HEAD:main" in lines[0]
+    assert f'{url}/settings/pages choose "GitHub Actions"' in lines[1]
     assert "https://another-one.github.io/her.book/" in lines[1]
+    assert "owner Another-One, repository her.book, workflow release.yml, environment pypi" in lines[2]
+    if version(clone).endswith(".dev0"):
+        new = version(clone).removesuffix(".dev0")
+        done = run(sys.executable, "book/_tools/release.py", new, cwd=clone)
+        assert done.returncode == 0, done.stderr
+        assert f"git tag v{new} && git push origin v{new}" in done.stdout
+        (after,) = re.findall(r"make release VERSION=(\S+)", done.stdout)
+        assert release.VERSION.fullmatch(after)
+        assert after.endswith(".dev0")
     tests = ["tests/test_repository.py", "tests/test_notebooks.py", "-m", "not slow"]
     environment = os.environ | {"PYTHONPATH": str(clone), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]

@@ -23,7 +23,7 @@ UNRELEASED = "## Unreleased\n"
 NEXT = """\
 git commit -a -m "Version {0}" && git push   # and wait until the tests of this commit have passed
 git tag v{0} && git push origin v{0}         # the workflow release.yml builds, checks and publishes it
-make release VERSION=…dev0                   # then go on with the next version, and commit"""
+make release VERSION={1}              # then go on with the next version, and commit"""
 
 
 def set_version(new: str, today: datetime.date, root: Path = ROOT) -> None:
@@ -66,7 +66,8 @@ def main(arguments: list[str]) -> int:
         return 2
     print(f"The version is {version()}.")
     if "dev" not in arguments[0]:
-        print(NEXT.format(arguments[0]))
+        major, minor, _ = arguments[0].split(".")
+        print(NEXT.format(arguments[0], f"{major}.{int(minor) + 1}.0.dev0"))
     return 0
 
 

@@ -16,9 +16,9 @@ from common import ROOT, repository_url
 
 PLACEHOLDER = "**The address is a placeholder.**"
 NEXT = """\
-1. Commit this, and push it to the branch main of {0}.
-2. There, choose Settings → Pages → Source: GitHub Actions. The book is published to {1} when the tests have passed.
-3. To publish a version on PyPI too, name {0}, release.yml and the environment pypi as a trusted publisher there."""
+1. Make {0} at https://github.com/new, public and empty, if it is not there. Then: git commit -am "Set the address" && git push {0} HEAD:main
+2. At {0}/settings/pages choose "GitHub Actions" as the source. When the tests have passed, which {0}/actions shows, the book is at {1}
+3. For PyPI, add a publisher at https://pypi.org/manage/account/publishing/ (project normtut, owner {owner}, repository {name}, workflow release.yml, environment pypi); "Publish" in CONTRIBUTING.md says how to release."""
 URL = re.compile(r"https://github\.com/([A-Za-z0-9-]+)/([A-Za-z0-9._-]+)")
 
 
@@ -30,9 +30,10 @@ def forms(url: str) -> list[str]:
             f"URL must look like https://github.com/you/normtut (Colab opens notebooks from GitHub only); got {url!r}"
         )
     owner, name = match.groups()
+    home = f"{owner.lower()}.github.io"  # also the name of the one repository that is published there itself
     return [
         url,
-        f"https://{owner.lower()}.github.io/{name}/",
+        f"https://{home}/" if name.lower() == home else f"https://{home}/{name}/",
         f"colab.research.google.com/github/{owner}/{name}/",
         f"https://raw.githubusercontent.com/{owner}/{name}/",
     ]
@@ -90,7 +91,8 @@ def main(arguments: list[str]) -> int:
     for path in changed:
         print(path.relative_to(ROOT))
     print(f"{len(changed)} files changed; the address is {repository_url()}")
-    print(NEXT.format(*forms(repository_url())))
+    owner, name = repository_url().split("/")[-2:]
+    print(NEXT.format(*forms(repository_url()), owner=owner, name=name))
     return 0
 
 

@@ -58,7 +58,10 @@ def find_address(app: Sphinx, config: Config) -> None:
         config.html_theme_options.get("repository_url", ""),
     )
     if match and not config.html_baseurl:
-        config.html_baseurl = f"https://{match[1].lower()}.github.io/{match[2]}/"
+        home, name = f"{match[1].lower()}.github.io", match[2]
+        config.html_baseurl = (
+            f"https://{home}/" if name.lower() == home else f"https://{home}/{name}/"
+        )
 
 
 def page_context(
