@@ -1,7 +1,7 @@
 """Numbers on CIFAR-10 as a tutorial of 2022 printed them: chapter 3 derives all of its tables from the first.
 
-The tutorial (document 001 of the collection that the book answers) runs training and test set through four
-pipelines and prints minimum, maximum, mean and "std" of each channel; its std is that of the images' stds.
+The tutorial runs training and test set through four pipelines and prints minimum, maximum, mean and "std" of
+each channel; its std is that of the images' stds.
 """
 
 from __future__ import annotations

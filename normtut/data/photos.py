@@ -32,7 +32,6 @@ _PHOTOS = {
     "gravel": "gravel",  # gray
 }
 
-
 _TEXTURES = ("tissue", "brick", "gravel")
 
 

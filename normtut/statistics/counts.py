@@ -35,9 +35,7 @@ Ints = NDArray[np.int64]
 #: The level that stands for 1.0, by the dtype of the pixels.
 TOP = {torch.uint8: 255, torch.uint16: 65535}
 
-
 _NONE = Sums()
-
 
 _ADVICE = {
     torch.bool: "x.float() makes 0.0 and 1.0 of it",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from .pages import load_where
 from .tree import raw
 
 LANDING = Path(__file__).with_name("landing.html")
@@ -48,20 +48,7 @@ def choice(name: str, data: str, picture: str, chosen: bool) -> str:
     )
 
 
-def add_files(
-    app: Sphinx,
-    pagename: str,
-    templatename: str,
-    context: dict[str, Any],
-    doctree: nodes.document | None,
-) -> None:
-    if 'id="play"' in context.get("body", ""):
-        shown = 'document.documentElement.classList.add("nt-play");'
-        app.add_js_file(None, body=shown, priority=1)
-        app.add_js_file("landing.js", loading_method="defer")
-        app.add_css_file("landing.css")
-
-
 def setup(app: Sphinx) -> None:
     app.add_directive("landing", Landing)
-    app.connect("html-page-context", add_files)
+    shown = 'document.documentElement.classList.add("nt-play");'
+    load_where(app, 'id="play"', "landing", shown)

@@ -93,6 +93,20 @@ def page_context(
         )
 
 
+def load_where(app: Sphinx, mark: str, name: str, first: str) -> None:
+    """Load a script and a style sheet where `mark` stands in a page; `first` runs before the page is painted."""
+
+    def add(
+        app: Sphinx, page: str, template: str, context: dict[str, Any], tree: object
+    ) -> None:
+        if mark in context.get("body", ""):
+            app.add_js_file(None, body=first, priority=1)
+            app.add_js_file(f"{name}.js", loading_method="defer")
+            app.add_css_file(f"{name}.css")
+
+    app.connect("html-page-context", add)
+
+
 def card(app: Sphinx, pagename: str, context: dict[str, Any]) -> str:
     """What a page looks like where its link is shared."""
     title = re.sub(r"<[^>]+>", "", context.get("title") or app.config.project)

@@ -17,6 +17,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 
+from .pages import load_where
 from .tree import is_cell, raw
 
 MARK = "normtut-predict"
@@ -216,21 +217,8 @@ def place_score(document: nodes.document, count: int) -> None:
         document[-1].append(panel)
 
 
-def add_files(
-    app: Sphinx,
-    pagename: str,
-    templatename: str,
-    context: dict[str, Any],
-    doctree: nodes.document | None,
-) -> None:
-    if 'class="predict-form"' in context.get("body", ""):
-        # Known before the page is painted, so that nothing moves when the script comes.
-        app.add_js_file(None, body=BEFORE_PAINT, priority=1)
-        app.add_js_file("predict.js", loading_method="defer")
-        app.add_css_file("predict.css")
-
-
 def setup(app: Sphinx) -> None:
     app.connect("source-read", mark_predicts)
     app.add_transform(Predicts)
-    app.connect("html-page-context", add_files)
+    # Known before the page is painted, so that nothing moves when the script comes.
+    load_where(app, 'class="predict-form"', "predict", BEFORE_PAINT)
