@@ -263,7 +263,7 @@ def run_workers(
                     target=_work, args=(rank, world_size, folder, timeout, task, sender), daemon=True
                 )
                 process.start()
-                sender.close()  # ours; when the process dies, the receiver sees the end
+                sender.close()  # our copy: so the receiver sees when the process has ended
                 processes.append(process)
                 pipes.append(receiver)
             outcomes = _collect(pipes, deadline)
@@ -316,7 +316,7 @@ def _work(rank: int, world_size: int, folder: str, timeout: float, task: bytes, 
     np.random.seed()  # noqa: NPY002 (forks of one server would all draw the same numbers)
     try:
         function, args, environ = cloudpickle.loads(task)
-        os.environ.update(environ)  # the server's is that of its start
+        os.environ.update(environ)  # the server still has that of its start
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
         dist.init_process_group(
             "gloo",

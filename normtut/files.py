@@ -82,7 +82,7 @@ class FileError(ValueError):
     def __init__(self, path: str, reason: str, foreign: bool = False) -> None:
         super().__init__(path, reason)
         self.path, self.reason, self.foreign = path, reason, foreign
-        self.member = False  # of an archive
+        self.member = False  # whether it is one of an archive
 
     def __str__(self) -> str:
         # A name may hold whatever a terminal would obey.
@@ -223,7 +223,7 @@ def _decode(file: Any, alpha: Alpha, srgb: bool) -> Picture:
             image.info = opened.info
         try:
             orientation = opened.getexif().get(_ORIENTATION, 1)
-        except Exception:  # a decoder's, of damaged EXIF data; the pixels are well
+        except Exception:  # whatever a decoder raises: the pixels may be well all the same
             notes.append("broken EXIF data: orientation taken as 1")
             orientation = 1
         picture = standardized(image, alpha=alpha, srgb=srgb)
@@ -310,7 +310,7 @@ def standardized(image: Image.Image, *, alpha: Alpha = "drop", srgb: bool = Fals
 def _nodata(image: Image.Image) -> float | None:
     try:
         return float(getattr(image, "tag_v2", {}).get(_NODATA, ""))
-    except (TypeError, ValueError):  # none, or no number
+    except (TypeError, ValueError):  # there is no such tag, or it holds no number
         return None
 
 
@@ -351,7 +351,7 @@ def _profile(profile: bytes) -> tuple[str, str]:
     try:
         opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         return ImageCms.getProfileDescription(opened).strip(), opened.profile.xcolor_space.strip()
-    except Exception:  # of lcms, of damaged profiles
+    except Exception:  # what lcms raises on damaged profiles
         return "damaged", ""
 
 

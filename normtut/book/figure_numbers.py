@@ -20,8 +20,8 @@ __all__ = ["MIME_TYPE", "figure_numbers"]
 #: The type under which a notebook stores `figure_numbers` beside a picture.
 MIME_TYPE = "application/vnd.normtut.figure+json"
 
-_POINTS = 32  # of a longer series so many are kept, evenly spaced
-_SIDES = ((2, 12), (8, 8), (10**9, 6))  # up to so many images: thumbnails of so many pixels a side
+_POINTS = 32  # So many values of a longer series are kept, evenly spaced.
+_SIDES = ((2, 12), (8, 8), (10**9, 6))  # Up to so many images, thumbnails have so many pixels a side.
 
 Floats = NDArray[np.float64]
 
@@ -165,11 +165,11 @@ def _series(artist: Artist | Any, x: Any, y: Any, colors: Iterable[Any], ax: Axe
     for name, values, limits in (("x", _floats(x), ax.get_xlim()), ("y", _floats(y), ax.get_ylim())):
         n = len(values)
         if name == "x" and n > 2 and np.array_equal(values, np.arange(n) + values[0]):
-            columns[name] = f"{values[0]:g} … {values[-1]:g}"  # steps, epochs, channels
+            columns[name] = f"{values[0]:g} … {values[-1]:g}"  # such as steps, epochs or channels
             continue
         columns[name] = _write(_thin(values))
         low, high = sorted(limits)
-        edge = 1e-6 * (high - low)  # what lies on it is seen
+        edge = 1e-6 * (high - low)  # what lies on the edge is seen
         seen = values[(low - edge <= values) & (values <= high + edge)]
         if n > _POINTS and len(seen):
             columns[f"{name}range"] = _write([seen.min(), seen.mean(), seen.max()])

@@ -142,12 +142,12 @@ def _clean(root: ET.Element) -> None:
 
 def _restyle(node: ET.Element) -> None:
     said = [part.strip() for part in node.attrib.pop("style").split(";")]
-    # A font is the page's, but for its size.
+    # Of a font only the size is kept: the family is the page's.
     said = [re.sub(r"^font: .*?([\d.]+)px .*$", r"font-size:\1px", part) for part in said]
     said = [re.sub(r"#[0-9a-f]{6}\b", lambda m: _color(m[0]), part) for part in said]
     kept = [re.sub(r":\s+", ":", part) for part in said if part and part not in DEFAULTS]
     kept = [part for part in kept if not part.startswith("font-family:")]
-    if "fill:currentColor" in kept:  # the root says so
+    if "fill:currentColor" in kept:  # which svg.chart has anyway
         kept.remove("fill:currentColor")
     if kept:
         node.attrib["style"] = ";".join(kept)

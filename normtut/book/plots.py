@@ -89,7 +89,7 @@ def setup() -> None:
             "image.interpolation": "nearest",
         }
     )
-    plt.switch_backend(mpl.get_backend())  # now: it registers formatters, which ours then replace
+    plt.switch_backend(mpl.get_backend())  # now, since it registers formatters that ours then replace
     store_figures()
 
 

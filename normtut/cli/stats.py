@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "run"]
 
 _EVERY = 10.0  # seconds between two states that are saved
-_FORMAT = 1  # of these
+_FORMAT = 1  # the version of their form
 
 # What torchrun tells each of its processes.
 _TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

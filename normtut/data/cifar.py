@@ -48,11 +48,11 @@ def cifar10(
 
     try:
         folder = Path(root or os.environ.get("NORMTUT_DATA") or "~/.cache/normtut").expanduser()
-    except RuntimeError as error:  # without a home directory
+    except RuntimeError as error:  # there is no home directory
         raise ConnectionError(
             f"no folder for CIFAR-10 ({error}): name one by root= or NORMTUT_DATA"
         ) from error
-    with suppress(RuntimeError):  # not there, or damaged
+    with suppress(RuntimeError):  # it is not there, or damaged
         return CIFAR10(str(folder), train=train, transform=transform)
     try:
         folder.mkdir(parents=True, exist_ok=True)

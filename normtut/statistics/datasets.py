@@ -144,7 +144,7 @@ def _integer(name: str, value: Any, at_least: int) -> int:
 def _length(data: Any) -> int | None:
     try:
         return len(getattr(data, "dataset", data))
-    except TypeError:  # an IterableDataset
+    except TypeError:  # an IterableDataset has no length
         return None
 
 

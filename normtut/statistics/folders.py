@@ -211,7 +211,7 @@ def _read(entry: Entry, resize: int | None, crop: int | None, srgb: bool) -> _Im
         error.member = entry.kind == "member"
         error.foreign &= entry.kind != "row"
         return error
-    except Exception as error:  # of a storage, or of an image that does not fit
+    except Exception as error:  # a storage failed, or the image does not fit
         return FileError(entry.name, str(error) or type(error).__name__)
 
 
@@ -248,7 +248,7 @@ def _report(results: Sequence[_Image | FileError], strict: bool) -> Report:
     report = Report.of_batch(map(_counts, alike.values()))
     report.sizes.update(i.size for images in alike.values() for i in images)
     for r in results:
-        if isinstance(r, FileError) and r.foreign and r.member:  # labels beside the images: as many
+        if isinstance(r, FileError) and r.foreign and r.member:  # as many labels as images
             report.others[os.path.splitext(r.path)[1].lower() or "without a suffix"] += 1
         elif isinstance(r, FileError):
             (report.ignored if r.foreign else report.skipped).append(r)

@@ -269,7 +269,7 @@ def batch_of(batch: Any, channel_dim: ChannelDim, mask: Any = None) -> Pixels:
                     else ""
                 )
             )
-        pixels = isinstance(batch, np.ndarray) or not x.is_floating_point()  # and no features of a network
+        pixels = isinstance(batch, np.ndarray) or not x.is_floating_point()  # not a network's features
         if pixels and shape[-1] <= _FEW and shape[-3] > 2 * _FEW:
             raise ValueError(
                 f"batch of shape {shape} looks like (N, H, W, C): say so with channel_dim=-1, "

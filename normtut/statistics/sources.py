@@ -35,7 +35,7 @@ _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, zlib.error,
 
 _LARGEST = 2**30  # bytes of a member, which is read into memory
 
-_ROWS = 64  # of a table at once
+_ROWS = 64  # of a table, read at once
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ def _tar(file: Any, name: str) -> Iterator[Entry]:
             if member.isfile() and not _hidden(member.name):
                 inner = f"{name}/{member.name}"
                 data = tar.extractfile(member)
-                assert data is not None  # of a regular file
+                assert data is not None  # a regular file has contents
                 small = member.size <= _LARGEST
                 yield Entry(inner, data.read() if small else _too_large(inner), "member")
             tar.members.clear()  # type: ignore[attr-defined]  # else it keeps all of them
@@ -257,7 +257,8 @@ def _zip(file: IO[bytes], name: str) -> Iterator[Entry]:
             try:
                 small = member.file_size <= _LARGEST
                 yield Entry(inner, archive.read(member) if small else _too_large(inner), "member")
-            except (*_DAMAGED, RuntimeError, NotImplementedError) as error:  # encrypted; compressed unusually
+            # It may be encrypted, or compressed in an unusual way.
+            except (*_DAMAGED, RuntimeError, NotImplementedError) as error:
                 yield Entry(inner, FileError(inner, str(error)), kind="member")
 
 

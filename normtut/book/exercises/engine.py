@@ -85,7 +85,7 @@ def _what_is_wrong(exercise: Exercise, attempt: Callable[..., Any], args: Args) 
         # There is no mistake to look for: the result is right, and a mistake may agree with it in this case.
         return "" if same(args, given) else "changes its input in place; work on a copy."
     for explanation, mistake in exercise.mistakes.items():
-        with contextlib.suppress(Exception):  # a mistake need not survive every case
+        with contextlib.suppress(Exception):  # a mistake may raise on some cases
             if difference(result, mistake(*copied(args)), exercise.atol, nan_is_right=True) is None:
                 return f"{wrong}\n  It looks as if you {explanation}.\n  {exercise.statement}"
     return f"{wrong}\n  {exercise.statement}{_arguments(exercise, args)}"

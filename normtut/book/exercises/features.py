@@ -86,7 +86,7 @@ def _new_running(m: Tensor, v: Tensor, x: Tensor, momentum: float, correction: i
 
 def _folding_cases(g: torch.Generator) -> Iterator[Args]:
     for k, eps in ((3, 0.5), (1, 1e-5)):
-        weight = torch.randn(4, 4, k, k, generator=g)  # as many inputs as outputs: the wrong axis fits
+        weight = torch.randn(4, 4, k, k, generator=g)  # O = I, so that the wrong axis fits too
         yield weight, *(torch.rand(5, 4, generator=g) + 0.5), eps
 
 
@@ -101,7 +101,7 @@ def _token_cases(*, bias: bool) -> Callable[[torch.Generator], Iterator[Args]]:
     def cases(g: torch.Generator) -> Iterator[Args]:
         for shape, dtype, eps in (
             ((2, 3, 8), torch.float32, 0.5),
-            ((4, 5, 5), torch.float32, 1e-5),  # L = D: the wrong axis would not raise
+            ((4, 5, 5), torch.float32, 1e-5),  # L = D, so that the wrong axis fits too
             ((1, 1, 6), torch.float64, 0.1),
         ):
             x = 1 + 2 * torch.rand(shape, generator=g, dtype=dtype)

@@ -71,7 +71,7 @@ def feature_cases(*, params: bool) -> Callable[[torch.Generator], Iterator[Args]
     def cases(g: torch.Generator) -> Iterator[Args]:
         for shape, dtype, eps in (
             ((4, 3, 5, 6), torch.float32, 0.5),
-            ((2, 4, 3, 4), torch.float32, 1e-5),  # W = C: broadcasting along the wrong axis
+            ((2, 4, 3, 4), torch.float32, 1e-5),  # W = C, so that the wrong axis fits too
             ((3, 2, 1, 4), torch.float64, 0.1),
         ):
             x = 2 * torch.rand(shape, generator=g, dtype=dtype)
