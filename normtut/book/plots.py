@@ -518,6 +518,8 @@ def scatter(panels: Mapping[str, Tensor], *, marks: Tensor | None = None, limit:
     >>> [ax.get_title() for ax in figure.axes]
     ['noise', 'nothing']
 
+    Two panels stand side by side, and more in rows of two, so that a phone can show them.
+
     Args:
         panels: ``{title: points}``.
         marks: points (M, 2) drawn as circles in every panel.
@@ -525,11 +527,15 @@ def scatter(panels: Mapping[str, Tensor], *, marks: Tensor | None = None, limit:
     """
     import matplotlib.pyplot as plt
 
-    side = WIDTH / max(2, len(panels))
+    ncols = min(2, len(panels))
+    nrows = math.ceil(len(panels) / ncols)
+    side = WIDTH / 2
     fig, axes = plt.subplots(
-        1, len(panels), squeeze=False, sharey=True, figsize=(side * len(panels), side + 0.2)
+        nrows, ncols, squeeze=False, sharex=True, sharey=True, figsize=(side * ncols, nrows * (side + 0.2))
     )
-    for ax, (title, points) in zip(axes.flat, panels.items(), strict=True):
+    for ax in axes.flat[len(panels) :]:
+        ax.set_axis_off()
+    for ax, (title, points) in zip(axes.flat, panels.items(), strict=False):
         if marks is not None:
             ax.plot(*marks.detach().cpu().T, "o", color=COLORS[1], ms=13, mfc="none", mew=2)
         x, y = points.detach().cpu().clamp(-limit, limit).T
