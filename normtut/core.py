@@ -118,9 +118,11 @@ def denormalize(z: Tensor, mean: Stats, std: Stats) -> Tensor:
     learned γ may be zero.
     """
     shift, scale = _as_stats("mean", mean, z), _as_stats("std", std, z)
-    x = at_least_float32(z) * scale
-    # In place it is faster, but torch.vmap forbids that where it has made many of the mean, as of no number.
-    x = x + shift if isinstance(mean, Tensor) else x.add_(shift)
+    wide = at_least_float32(z)
+    if isinstance(mean, Tensor) or isinstance(std, Tensor):
+        x = wide * scale + shift
+    else:  # In place, which is faster, but which torch.vmap forbids where it has made many of a tensor.
+        x = (wide * scale if wide is z else wide.mul_(scale)).add_(shift)
     return x if x.dtype == z.dtype else x.to(z.dtype)
 
 
@@ -221,12 +223,11 @@ def from_numpy(array: NDArray[Any]) -> Tensor:
 
 def at_least_float32(x: Tensor) -> Tensor:
     """``x``, or a copy of it in float32 where it has less precision than that."""
-    wide = _wide(x.dtype)
-    return x if x.dtype == wide else x.to(wide)  # also to do nothing, `to` takes a while
+    return x if x.dtype.itemsize >= 4 else x.float()
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
+    return dtype if dtype.itemsize >= 4 else torch.float32
 
 
 def _as_stats(name: str, stats: Stats, x: Tensor) -> Tensor:
@@ -239,15 +240,19 @@ def _as_stats(name: str, stats: Stats, x: Tensor) -> Tensor:
     else:
         t = torch.as_tensor(stats, dtype=_wide(x.dtype), device=x.device)
     if t.ndim == 1:
-        channel_axis = x.ndim - (3 if x.ndim >= 3 else 1)
+        is_image = x.ndim >= 3
+        channel_axis = x.ndim - (3 if is_image else 1)
         if channel_axis < 0 or t.numel() not in (1, x.shape[channel_axis]):
-            last = x.ndim >= 3 and x.shape[-1] == t.numel()
+            last = is_image and x.shape[-1] == t.numel()
             raise ValueError(
                 f"{name} has values for {t.numel()} channels, but x of shape {tuple(x.shape)} has "
                 + (f"{x.shape[channel_axis]} (axis {channel_axis})" if x.ndim else "no axes")
                 + ("; is it channels-last? then x.movedim(-1, -3)" if last else "")
             )
-        return t.view(-1, *[1] * (x.ndim - 1 - channel_axis))
+        if not torch.compiler.is_compiling() and is_image and x.stride(-3) == 1 < t.numel():
+            # Channels follow each other in memory. A loop over three of them is slow, one over a row is not.
+            return t.repeat(x.shape[-1]).view(-1, 1, t.numel()).transpose(0, 2)
+        return t.view(-1, 1, 1) if is_image else t
     if t.ndim > x.ndim or any(t.shape[-i] not in (1, x.shape[-i]) for i in range(1, t.ndim + 1)):
         raise ValueError(
             f"{name} of shape {tuple(t.shape)} does not broadcast to x of shape {tuple(x.shape)}"

@@ -313,6 +313,31 @@ def test_the_inverse_returns_the_input_within_a_few_roundings(dtype, shape, mean
     assert bool(((back.double() - x.double()).abs() <= bound).all())
 
 
+@pytest.mark.parametrize("function", [normalize, denormalize])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, *HALVES])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 3, 4, 1), (2, 3, 4, 0), (2, 1, 4, 5)])
+def test_channels_last_is_the_same_and_stays_that(function, dtype, shape):
+    x = torch.randn(shape).to(dtype)
+    last = x.to(memory_format=torch.channels_last)
+    each = [0.1, 0.2, 0.3][: shape[1]], [2.0, 3.0, 4.0][: shape[1]]
+    for mean, std in (each, ([0.5], [0.25]), (0.5, 2.0)):
+        before = last.clone()
+        y = function(last, mean, std)
+        assert torch.equal(y, function(x, mean, std))
+        assert torch.equal(last, before)
+        if x.numel():
+            assert y.is_contiguous(memory_format=torch.channels_last)
+            many = torch.vmap(lambda x, mean=mean, std=std: function(x, mean, std))(last)
+            assert torch.equal(many, y)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_gradients_of_half_precision_where_it_is_computed_in_place(dtype):
+    z = torch.randn(3, 2, 2).to(dtype).requires_grad_()
+    denormalize(z, [0.1, 0.2, 0.3], [2.0, 3.0, 4.0]).sum().backward()
+    assert torch.equal(z.grad, torch.tensor([2.0, 3.0, 4.0], dtype=dtype).view(3, 1, 1).expand(3, 2, 2))
+
+
 def test_many_means_for_one_input():
     """torch.vmap makes many of the mean only, or of the std only, and forbids to add it in place."""
     z, means = torch.randn(4, 3), torch.randn(5, 3)
@@ -321,3 +346,6 @@ def test_many_means_for_one_input():
     many = torch.vmap(lambda std: denormalize(z, 0.5, std))(means)
     torch.testing.assert_close(many, z * means[:, None] + 0.5)
     assert torch.func.jacrev(lambda mean: denormalize(z, mean, 2.0).sum())(means[0]).tolist() == [4.0] * 3
+    half = z.bfloat16()  # computed in a copy of its own, which must not be changed in place either
+    many = torch.vmap(lambda std: denormalize(half, 0.5, std))(means)
+    torch.testing.assert_close(many, (half.float() * means[:, None] + 0.5).bfloat16())
