@@ -19,14 +19,15 @@ page = pytest.importorskip("normtut_book.benchmarks", exc_type=ImportError)
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 
 
-def test_all_cases_get_as_many_turns_and_a_warm_up():
+@pytest.mark.parametrize(("seconds", "turn"), [(0.5, "aabb"), (1.0, "ab")])
+def test_all_cases_get_as_many_turns_and_a_warm_up(seconds, turn):
     calls: list[str] = []
     cases = {name: lambda name=name: calls.append(name) for name in "ab"}
-    taken = measure.in_turns(cases, seconds=0, least=4, watch=lambda case, times: case() or 0.5)
-    assert taken == {"a": [0.5] * 4, "b": [0.5] * 4}
-    assert (
-        "".join(calls) == "ab" * 6
-    )  # by turns: one to warm up, one to see how long it takes, four that count
+    taken = measure.in_turns(cases, seconds=0, least=4, watch=lambda case, times: case() or seconds)
+    assert taken == {"a": [seconds] * 4, "b": [seconds] * 4}
+    # A turn to warm up, one to see how long it takes, and four that count: with an untimed run where they are
+    # short.
+    assert "".join(calls) == "abab" + 4 * turn
 
 
 def test_short_cases_are_repeated_until_a_clock_can_tell():
