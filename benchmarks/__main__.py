@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             continue
         start = time.perf_counter()
         print(f"\n==== {name}")
-        results = Results(name, section.__doc__ or "")
+        results = Results(name)
         section.run(results, options.quick)
         took = time.perf_counter() - start
         if not options.quick:

@@ -189,11 +189,10 @@ def peak_memory(code: str, threads: int | None = None) -> float:
 class Results:
     """The tables of one section, printed as they come."""
 
-    def __init__(self, section: str, about: str) -> None:
-        self.section, self.about = section, about.strip()
-        self.load = round(
-            os.getloadavg()[0], 1
-        )  # what else the machine was doing: ratios bear it, times do not
+    def __init__(self, section: str) -> None:
+        self.section = section
+        # What else the machine was doing: ratios bear it, times do not.
+        self.load = round(os.getloadavg()[0], 1)
         self.tables: list[dict[str, Any]] = []
 
     def table(self, title: str, note: str = "") -> Callable[..., None]:
@@ -270,7 +269,6 @@ class Results:
         path = folder / f"{self.section}.json"
         state = {
             "section": self.section,
-            "about": self.about,
             "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
             "machine": machine(),
             "versions": versions(),

@@ -57,7 +57,7 @@ def real_patches(n: int) -> np.ndarray:
 
 
 def calculate_norm(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """The recipe of document 001: two passes over the items, means of image means and of image stds."""
+    """A tutorial's recipe: two passes over the items, means of image means and of image stds."""
     means = np.array([x.numpy().mean(axis=(1, 2)) for x, _ in dataset])
     stds = np.array([x.numpy().std(axis=(1, 2)) for x, _ in dataset])
     return means.mean(axis=0), stds.mean(axis=0)
@@ -89,7 +89,7 @@ def in_memory(results: Results, n: int, seconds: float) -> None:
         "copying the array": data.copy,
         "torch.bincount by channel": bincount,
         "torch.var_mean, float32": lambda: torch.var_mean(pixels.float() / 255, (0, 2, 3)),
-        "document 001's calculate_norm": lambda: calculate_norm(to_tensor),
+        "a tutorial's calculate_norm": lambda: calculate_norm(to_tensor),
     }
     code = (
         f"from benchmarks.statistics import *\ndata = real_patches({n})\n"

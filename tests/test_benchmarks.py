@@ -62,7 +62,7 @@ def test_peak_memory_sees_what_is_allocated_and_nothing_before():
 
 
 def results(tmp_path: Path) -> dict:
-    found = measure.Results("pixels", "About.")
+    found = measure.Results("pixels")
     add = found.table("Some title", "A note.")
     add(
         "fast",
@@ -89,13 +89,15 @@ def test_the_page_says_first_where_a_peer_is_faster(tmp_path):
 
 def test_the_page_holds_every_table_with_its_chart_and_how_to_measure_it_again(tmp_path):
     text = page.filled(
-        "Text.\n\n<!-- benchmarks: behind -->\n\n<!-- benchmarks: pixels -->\n\n<!-- benchmarks: style -->\n",
+        "Text.\n\n"
+        + "\n\n".join(f"<!-- benchmarks: {m} -->" for m in ("behind", "machine", "pixels", "style")),
         results(tmp_path),
     )
     assert "| fast | 0.50 (0.50 to 0.50) | 2.00 (1.90 to 2.10) |  | 1 s |" in text
-    assert "About." in text
     assert "A note." in text
-    assert "`make bench ONLY=pixels` (12 s)" in text
+    assert "`make bench ONLY=pixels` measures this again, in 12 s" in text
+    assert text.count("Measured on ") == 1  # for the whole page, where all sections agree
+    assert "| images | 10 | 100 | 1,000 | exponent |" in text
     assert "| normtut, time | 100 ms | 1 s | 10 s | 1.00 |" in text
     assert "| normtut, memory | 1 MB | 1 MB | 1 MB | flat |" in text
     assert "| bytes | 1,234 |" in text
@@ -109,8 +111,36 @@ def test_the_page_holds_every_table_with_its_chart_and_how_to_measure_it_again(t
         assert 'aria-label="' in chart
 
 
+def test_many_cases_are_told_in_one_line(tmp_path):
+    found = measure.Results("layers")
+    add = found.table("Some title")
+    for case, slower in (("a", 1.5), ("b", 3.0), ("c", 2.0), ("d", 0.5)):
+        add(case, {"normtut": [slower] * 3, "peer": [1.0] * 3})
+    found.save(tmp_path, took=12)
+    text = page.behind(page.load(tmp_path))
+    assert "- **Some title**, beside peer: 3 cases, 1.50 to 3.00 ×, the most for b." in text
+
+
+def test_a_section_from_another_machine_says_so(tmp_path):
+    sections = {name: results(tmp_path)["pixels"] for name in ("pixels", "layers", "growth")}
+    usual = page.usual_machine(sections)
+    assert usual.startswith("Measured on 20")
+    assert "Measured on" not in page.again(sections["layers"], usual)
+    sections["layers"] = {**sections["layers"], "date": "1999-12-31"}
+    assert page.usual_machine(sections) == usual
+    assert "Measured on 1999-12-31" in page.again(sections["layers"], usual)
+
+
+def test_all_of_make_bench_took_less_than_a_quarter_of_an_hour():
+    sections = page.load(ROOT / "benchmarks" / "results")
+    assert set(sections) >= set(command.SECTIONS) - {"make"}
+    assert page.minutes(sections) < 15
+    assert page.minutes({**sections, "make": {"took": 3600}}) == page.minutes(sections)
+
+
 def test_an_empty_page_says_how_to_fill_it():
     assert "make bench" in page.behind({})
+    assert page.filled("<!-- benchmarks: machine -->", {}) == ""
 
 
 def test_every_section_can_be_run():

@@ -1,7 +1,8 @@
 """The page of benchmarks, drawn from the results in `benchmarks/results/*.json` while the book is built.
 
-In `book/benchmarks.md` a line `<!-- benchmarks: pixels -->` stands for the tables and charts of that section, and
-`<!-- benchmarks: behind -->` for the list of the rows in which we are slower than a peer.
+In `book/benchmarks.md` a line `<!-- benchmarks: pixels -->` stands for the tables and charts of that section,
+`<!-- benchmarks: behind -->` for the list of the tables in which we are slower than a peer, and
+`<!-- benchmarks: machine -->` for what was measured on, when, and how long it took.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import html
 import json
 import math
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -83,21 +85,44 @@ def behind(sections: dict[str, Section]) -> str:
         "",
     ]
     for (title, peer), rows in found.items():
-        listed = "; ".join(f"{times(ratio)} × for {case}" for ratio, case in rows)
-        lines.append(f"- **{title}**, beside {peer}: {listed}.")
+        (most, case), (least, _) = rows[0], rows[-1]
+        many = f"{len(rows)} cases, {times(least)} to {times(most)} ×, the most for {case}"
+        lines.append(
+            f"- **{title}**, beside {peer}: {many if len(rows) > 1 else f'{times(most)} × for {case}'}."
+        )
     return "\n".join(lines)
 
 
-def measured(section: Section) -> str:
-    machine = section["machine"]
-    gpu = machine.get("gpu", "not measured")
+def machine(section: Section) -> str:
+    found = section["machine"]
+    gpu = f"{found['gpu']}" if "gpu" in found else "no GPU"
     packages = ", ".join(
         f"{name} {version}" for name, version in section["versions"].items()
     )
-    again = f"make bench ONLY={section['section']}"
     return (
-        f"*Measured on {section['date']}: {machine['processor']}, {machine['cores']} cores, {machine['system']}; "
-        f"GPU: {gpu}; load when it began: {section['load']:g}. {packages}. Again: `{again}` ({duration(section['took'])}).*"
+        f"Measured on {section['date']}: {found['processor']}, {found['cores']} cores, {gpu}, "
+        f"{found['system']}; {packages}."
+    )
+
+
+def usual_machine(sections: dict[str, Section]) -> str:
+    """What most sections were measured on; a section that was not says so itself."""
+    return Counter(map(machine, sections.values())).most_common(1)[0][0] if sections else ""
+
+
+def minutes(sections: dict[str, Section]) -> float:
+    """What `make bench` takes: all sections but the one that is only run when it is asked for."""
+    return sum(s["took"] for name, s in sections.items() if name != "make") / 60
+
+
+def again(section: Section, usual: str) -> str:
+    """How to measure a section again, and what was different from the others."""
+    other = machine(section)
+    return (
+        f"*`make bench ONLY={section['section']}` measures this again, in {duration(section['took'])}; "
+        f"the load of the machine was {section['load']:g} when it began."
+        + (f" {other}" if other != usual else "")
+        + "*"
     )
 
 
@@ -146,11 +171,8 @@ def growth(table: dict[str, Any]) -> str:
                     "flat" if exponent is None else f"{exponent:.2f}",
                 ]
             )
-    points = [
-        f"{x:,g} {table['variable']}" if x < 1e4 else f"{x:,.0f}"
-        for x in table["series"][0]["x"]
-    ]
-    return grid(["", *points, "exponent"], rows)
+    points = [f"{x:,g}" if x < 1e4 else f"{x:,.0f}" for x in table["series"][0]["x"]]
+    return grid([table["variable"], *points, "exponent"], rows)
 
 
 def facts(table: dict[str, Any]) -> str:
@@ -293,9 +315,9 @@ def svg(width: int, height: int, alt: str, parts: list[str]) -> str:
 # --- the page -----------------------------------------------------------------------------------------------
 
 
-def tables(section: Section) -> str:
+def tables(section: Section, usual: str = "") -> str:
     """All tables of a section as Markdown, each with its chart."""
-    parts = [section["about"], measured(section)]
+    parts = [again(section, usual)]
     for table in section["tables"]:
         if table.get("rows") == [] or table.get("series") == []:
             continue
@@ -317,13 +339,18 @@ def raw(markup: str) -> str:
 
 def filled(text: str, sections: dict[str, Section]) -> str:
     """The page with its marks replaced."""
+    usual = usual_machine(sections)
 
     def replace(match: re.Match[str]) -> str:
         name = match[1]
         if name == "behind":
             return behind(sections)
+        if name == "machine":
+            return (
+                f"{usual} All of it took {minutes(sections):.0f} minutes." if usual else ""
+            )
         if name in sections:
-            return tables(sections[name])
+            return tables(sections[name], usual)
         return f"*Not measured yet: `make bench ONLY={name}`.*"
 
     return MARK.sub(replace, text)
