@@ -85,7 +85,7 @@ bench: $(READY)
 # All extras but the peers of the benchmarks.
 EXTRAS = $(filter-out bench,$(shell sed -n '/^\[project.optional/,/^\[project.scripts/s/^\([a-z]*\) = .*/\1/p' pyproject.toml))
 mutants: $(READY)
-	@$(RUN) -m pip install --quiet --disable-pip-version-check cosmic-ray
+	@$(RUN) -m pip install --quiet --disable-pip-version-check cosmic-ray coverage
 	@OMP_NUM_THREADS=1 $(RUN) tests/mutants.py $(ARGS)
 
 lock: $(READY)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from normtut import denormalize, inverse_stats, moments, normalize
+from normtut.core import numbers
 
 HALVES = (torch.float16, torch.bfloat16)
 
@@ -19,7 +20,7 @@ def exact_moments(values):
     return mean, sum((v - mean) ** 2 for v in values) / len(values)
 
 
-@pytest.mark.parametrize("dim", [0, 1, -1, (0, 2), (0, 2, 3), (-2, -1), (0, 1, 2, 3), [1, 3]])
+@pytest.mark.parametrize("dim", [0, 1, -1, -4, (0, 2), (0, 2, 3), (-2, -1), (0, 1, 2, 3), [1, 3]])
 @pytest.mark.parametrize("keepdim", [True, False])
 def test_moments_agree_with_numpy_float64_over_any_axes(dim, keepdim, device):
     x = torch.randn(4, 3, 5, 6, generator=torch.Generator().manual_seed(0)) * 3 + 7
@@ -96,6 +97,18 @@ def test_numbers_and_wider_statistics_do_not_change_the_dtype():
     assert normalize(x, torch.tensor(0.5, dtype=torch.float64), 0.5).dtype == torch.float32
 
 
+def test_statistics_are_computed_in_their_dtype_and_integers_exactly():
+    x, mean, std = torch.randn(500), torch.randn(1), torch.rand(1) + 0.5
+    assert torch.equal(
+        normalize(x, mean, std), (x - mean) / std
+    )  # three roundings of float32, not one of float64
+    wide = ((x.double() - mean.double()) / std.double()).float()
+    assert torch.equal(normalize(x, mean.double(), std.double()), wide)
+    assert not torch.equal(normalize(x, mean, std), wide)
+    # 2²⁴ + 1 is no float32
+    assert normalize(torch.tensor([2.0**24]), torch.tensor([2**24 + 1]), torch.tensor([1])).item() == -1
+
+
 @pytest.mark.parametrize("function", [normalize, denormalize])
 @pytest.mark.parametrize(
     ("x", "mean", "std", "error", "words"),
@@ -108,6 +121,7 @@ def test_numbers_and_wider_statistics_do_not_change_the_dtype():
         (torch.zeros(1, 4, 4), [0.5] * 3, [1.0] * 3, ValueError, r"has 1 \(axis 0\)"),
         (torch.zeros(1, 4, 4), torch.zeros(3, 1, 1), 1.0, ValueError, r"\(3, 1, 1\) does not broadcast"),
         (torch.zeros(4), torch.zeros(2, 4), 1.0, ValueError, "does not broadcast"),
+        (torch.zeros(3, 4, 1), torch.zeros(3, 1, 5), 1.0, ValueError, r"\(3, 1, 5\) does not broadcast"),
         (torch.tensor(1.0), [0.5, 0.5], [1, 1], ValueError, "no axes"),
     ],
 )  # fmt: skip
@@ -176,6 +190,27 @@ def test_a_std_may_be_as_small_as_the_dtype_goes():
         normalize(smallest, 0.0, 2.0**-150)
 
 
+def test_a_std_may_be_as_large_as_the_dtype_goes():
+    largest = torch.finfo(torch.float32).max
+    assert normalize(torch.tensor(largest), 0.0, largest) == 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "advice"), [((4, 5, 3), True), ((2, 4, 5, 3), True), ((5, 3, 4), False), ((1, 1, 2), False)]
+)
+def test_channels_last_is_recognized_where_the_last_axis_has_as_many(shape, advice):
+    with pytest.raises(ValueError, match="values for 3 channels") as refused:
+        normalize(torch.zeros(shape), [0.5] * 3, 1.0)
+    assert ("x.movedim(-1, -3)" in str(refused.value)) == advice
+    if advice:
+        assert normalize(torch.zeros(shape).movedim(-1, -3), [0.5] * 3, 1.0).unique().tolist() == [-0.5]
+
+
+def test_a_table_is_not_advised_to_move_its_channels():
+    with pytest.raises(ValueError, match=r"x of shape \(2, 4\) has 4 \(axis 1\)$"):
+        normalize(torch.zeros(2, 4), [0.5] * 3, 1.0)
+
+
 def test_arrays_of_any_memory_layout():
     """A flipped array, as for channels in the order blue, green, red; and one that may not be written to,
     of which `torch.from_numpy` warns (and warnings are errors here)."""
@@ -183,6 +218,8 @@ def test_arrays_of_any_memory_layout():
     expected = normalize(x, [0.3, 0.2, 0.1], [0.6, 0.5, 0.4])
     for kind in (lambda a: a[::-1], lambda a: a[::-1].astype(">f4"), lambda a: read_only(a[::-1].copy())):
         torch.testing.assert_close(normalize(x, kind(mean), kind(std)), expected)
+    bytes_reversed = np.array([1, 2, 3], np.uint8)[::-1]  # of stride −1
+    assert normalize(torch.zeros(3, 1, 1), bytes_reversed, 1.0).flatten().tolist() == [-3, -2, -1]
 
 
 def read_only(array):
@@ -284,6 +321,22 @@ def test_inverse_stats_take_two_of_a_kind(mean, std, words):
 def test_inverse_stats_are_finite_or_refused(mean, std):
     with pytest.raises(ValueError, match=r"−mean/std and 1/std must be finite, .* got mean .* and std"):
         inverse_stats(mean, std)
+
+
+@pytest.mark.parametrize("make", [np.array, torch.tensor])
+def test_numbers_of_a_tensor_or_array_are_its_channels(make):
+    values = make([1.5, 2.5, 3.5])
+    for shape in ((3,), (3, 1, 1), (1, 3, 1, 1)):
+        assert numbers("mean", values.reshape(shape)) == (1.5, 2.5, 3.5)
+    assert numbers("mean", values[:1].reshape(1, 1, 1)) == (1.5,)
+    for shape in ((1, 3), (3, 1), (1, 1, 3), (1, 3, 1), (3, 1, 1, 1)):
+        with pytest.raises(ValueError, match=r"mean must have one number per channel.*; got \(") as refused:
+            numbers("mean", values.reshape(shape))
+        assert str(refused.value).endswith(f"got {shape}")
+    with pytest.raises(ValueError, match=r"got \(2, 2, 2\)"):
+        numbers("mean", make([0.0] * 8).reshape(2, 2, 2))
+    with pytest.raises(TypeError, match="mean must be a sequence of numbers"):
+        numbers("mean", make(0.5))
 
 
 DTYPES = {torch.float64: 2.0**-53, torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
