@@ -307,6 +307,8 @@ BAD = {
     },
     "batch without running": lambda K: K.batch_norm(_x(2, 3), None, None),
     "batch half the running": lambda K: K.batch_norm(_x(2, 3), torch.zeros(3), None, training=True),
+    "batch eval half the running": lambda K: K.batch_norm(_x(2, 3), torch.zeros(3), None),
+    "batch eval the other half": lambda K: K.batch_norm(_x(2, 3), None, torch.ones(3)),
     "batch short weight": lambda K: K.batch_norm(_x(2, 3), None, None, torch.ones(2), training=True),
     "batch short bias": lambda K: K.batch_norm(_x(2, 3), None, None, None, torch.ones(2), training=True),
     "batch eps 0": lambda K: K.batch_norm(_x(2, 3), None, None, training=True, eps=0.0),
@@ -369,6 +371,9 @@ def test_the_same_error_as_torch(name):
         ),
         (lambda: F.adain(_x(1, 2, 4), _x(1, 3, 4)), ValueError, r"\(1, 3, 4\) for content .*\(1, 2, 4\)"),
         (lambda: F.adain(_x(2, 2, 4), _x(3, 2, 4)), ValueError, "one sample"),
+        (lambda: F.adain(_x(2, 3), _x(2, 3, 4)), ValueError, r"\(2, 3, 4\) for content of shape \(2, 3\)"),
+        (lambda: F.adain(_x(2, 3, 4), _x(2, 3)), ValueError, r"\(2, 3\) for content of shape \(2, 3, 4\)"),
+        (lambda: F.batch_norm(_x(2, 3), torch.zeros(3), None), RuntimeError, "running_mean and running_var"),
         (lambda: F.batch_norm(_x(1, 3), None, None, training=True), ValueError, r"more than 1 .*\(1, 3\)"),
     ],
 )
