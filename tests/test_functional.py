@@ -374,6 +374,12 @@ def test_the_same_error_as_torch(name):
         (lambda: F.adain(_x(2, 3), _x(2, 3, 4)), ValueError, r"\(2, 3, 4\) for content of shape \(2, 3\)"),
         (lambda: F.adain(_x(2, 3, 4), _x(2, 3)), ValueError, r"\(2, 3\) for content of shape \(2, 3, 4\)"),
         (lambda: F.batch_norm(_x(2, 3), torch.zeros(3), None), RuntimeError, "running_mean and running_var"),
+        (lambda: F.instance_norm(_x(2, 3, 4), torch.zeros(2)), RuntimeError, r"running_mean .* shape \(3,\)"),
+        (
+            lambda: F.instance_norm(_x(2, 3, 4), torch.zeros(3), torch.ones(1)),
+            RuntimeError,
+            r"running_var must have shape \(3,\) .*, got \(1,\)",
+        ),
         (lambda: F.batch_norm(_x(1, 3), None, None, training=True), ValueError, r"more than 1 .*\(1, 3\)"),
     ],
 )
@@ -431,6 +437,17 @@ def test_running_statistics_by_hand_and_as_onnx_defines_them():
     assert mean.item() == onnx_mean
     m = len(x)
     assert var.item() - 75 == pytest.approx((onnx_var - 75) * m / (m - 1))
+
+
+def test_the_unbiased_variance_of_two_values_is_twice_the_biased_one():
+    mean, var = torch.zeros(1), torch.ones(1)
+    F.batch_norm(torch.tensor([[1.0], [3.0]]), mean, var, training=True, momentum=1.0)
+    assert (mean.item(), var.item()) == (2.0, pytest.approx(2.0))
+
+
+def test_as_many_groups_and_samples_as_positions():
+    x = torch.randn(2, 2, 4, dtype=torch.float64)
+    np.testing.assert_allclose(F.group_norm(x, 1).numpy(), _numpy(x.numpy(), (1, 2)), atol=1e-13)
 
 
 def test_onnx_group_normalization():
