@@ -144,24 +144,31 @@ def modules(group: str) -> list[str]:
 
 def generated(module: str) -> Iterator[Mutant]:
     """Every mutant of a module."""
+    lines = original(module).splitlines(keepends=True)
+    for part in ast.parse("".join(lines)).body:  # cosmic-ray reads the text again for each mutant
+        before, after = lines[: _first(part) - 1], lines[part.end_lineno :]
+        for text in _mutants("".join(lines[len(before) : part.end_lineno])):
+            yield _mutant(module, "".join([*before, text, *after]))
+
+
+def _mutants(text: str) -> Iterator[str]:
     import cosmic_ray.plugins
     from cosmic_ray.mutating import mutate_code
 
-    text = original(module)
     seen = {_meaning(text)}
     for name in OPERATORS:
         operator = cosmic_ray.plugins.get_operator(f"core/{name}")()
         for occurrence in range(10_000):
-            mutant = mutate_code(text, operator, occurrence)
-            if mutant is None:
-                break
             try:
+                mutant = mutate_code(text, operator, occurrence)
+                if mutant is None:
+                    break
                 meaning = _meaning(mutant)
-            except SyntaxError:  # `not` before a walrus
+            except (SyntaxError, AttributeError):  # `not` before a walrus; except (*ERRORS, …)
                 continue
             if meaning not in seen:
                 seen.add(meaning)
-                yield _mutant(module, mutant)
+                yield mutant
 
 
 def known(module: str) -> Iterator[Mutant]:
