@@ -424,6 +424,12 @@ def test_worked_out_by_hand():
     )
 
 
+def test_all_axes_may_be_normalized_over():
+    x = torch.tensor([3.0, 4.0], dtype=torch.float64)
+    torch.testing.assert_close(F.rms_norm(x, (2,), eps=0.0), x / math.sqrt(12.5))
+    torch.testing.assert_close(F.layer_norm(x, (2,), eps=0.0), torch.tensor([-1.0, 1.0], dtype=x.dtype))
+
+
 def test_running_statistics_by_hand_and_as_onnx_defines_them():
     """Values 1, 3, 8: mean 4, biased variance 26/3, unbiased 13."""
     x = torch.tensor([[1.0], [3.0], [8.0]])
