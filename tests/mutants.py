@@ -121,11 +121,8 @@ class Mutant:
     text: str
     line: int
     what: str
-
-    @property
-    def key(self) -> str:
-        """The same for the same text: a killed one need not be tried again in a later run."""
-        return _digest(self.module + self.text)
+    #: The same where the same statement has the same change, whatever else is edited.
+    key: str
 
 
 def _digest(text: str) -> str:
@@ -147,11 +144,11 @@ def generated(module: str) -> Iterator[Mutant]:
     lines = original(module).splitlines(keepends=True)
     for part in ast.parse("".join(lines)).body:  # cosmic-ray reads the text again for each mutant
         before, after = lines[: _first(part) - 1], lines[part.end_lineno :]
-        for text in _mutants("".join(lines[len(before) : part.end_lineno])):
-            yield _mutant(module, "".join([*before, text, *after]))
+        for text, meaning in _mutants("".join(lines[len(before) : part.end_lineno])):
+            yield _mutant(module, "".join([*before, text, *after]), meaning)
 
 
-def _mutants(text: str) -> Iterator[str]:
+def _mutants(text: str) -> Iterator[tuple[str, str]]:
     import cosmic_ray.plugins
     from cosmic_ray.mutating import mutate_code
 
@@ -168,7 +165,7 @@ def _mutants(text: str) -> Iterator[str]:
                 continue
             if meaning not in seen:
                 seen.add(meaning)
-                yield mutant
+                yield mutant, meaning
 
 
 def known(module: str) -> Iterator[Mutant]:
@@ -177,15 +174,17 @@ def known(module: str) -> Iterator[Mutant]:
         if name == module:
             if text.count(old) != 1:
                 sys.exit(f"normtut/{module}.py has {text.count(old)} times what KNOWN changes: {old!r}")
-            yield _mutant(module, text.replace(old, new))
+            yield _mutant(module, text.replace(old, new), old + new)
 
 
 def _meaning(text: str) -> str:
-    """The syntax tree without annotations, which nothing reads: a change of these is no mutant."""
+    """The syntax tree without docstrings and annotations, which nothing reads: no mutant changes them."""
     tree = ast.parse(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.arg | ast.AnnAssign):
             node.annotation = ast.Constant(None)
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
+            del node.body[0]
         if isinstance(node, ast.FunctionDef):
             node.returns = None
             if any(isinstance(d, ast.Name) and d.id == "overload" for d in node.decorator_list):
@@ -193,10 +192,11 @@ def _meaning(text: str) -> str:
     return ast.dump(tree)
 
 
-def _mutant(module: str, text: str) -> Mutant:
+def _mutant(module: str, text: str, meaning: str) -> Mutant:
     pairs = zip(original(module).split("\n"), text.split("\n"), strict=False)
     line, before, after = next((i, a, b) for i, (a, b) in enumerate(pairs, 1) if a != b)
-    return Mutant(module, text, line, f"{before.strip()}  ->  {after.strip()}")
+    what = f"{before.strip()}  ->  {after.strip()}"
+    return Mutant(module, text, line, what, _digest(module + meaning))
 
 
 # --- which tests --------------------------------------------------------------------------------------------
