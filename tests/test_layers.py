@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 import torchvision
 from torch import nn
 from torch.nn.utils import parametrize
@@ -131,6 +132,41 @@ def test_a_state_dict_from_before_num_batches_tracked_leaves_the_count_alone():
         means.append(layer.running_mean)
     assert torch.equal(means[1], torch.full((2,), 8.0))
     torch.testing.assert_close(means[1], means[0])
+
+
+def test_what_is_set_after_construction_is_torchs():
+    """A layer may be told to stop tracking, may have lost its count, or one of its statistics."""
+    x = 2 * torch.randn(X2, dtype=torch.float64) + 1
+    for change in ({"track_running_stats": False}, {"num_batches_tracked": None}):
+        for training in (True, False):
+            theirs, ours = _pair("BatchNorm1d", {"num_features": 6, "momentum": None})
+            _step(theirs, x), _step(ours, x)
+            for layer in (theirs.train(training), ours.train(training)):
+                for name, value in change.items():
+                    setattr(layer, name, value)
+            torch.testing.assert_close(_step(ours, x + 5), _step(theirs, x + 5))
+            torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+    for lost in ("running_mean", "running_var"):
+        for layer in _pair("BatchNorm1d", {"num_features": 6}):
+            setattr(layer.eval(), lost, None)
+            with pytest.raises(RuntimeError, match="running_"):
+                layer(x)
+
+
+@pytest.mark.parametrize(
+    ("processes", "training", "shared"),
+    [(1, True, False), (2, True, True), (3, True, True), (2, False, False)],
+)
+def test_processes_share_statistics_in_training_where_there_are_several(
+    monkeypatch, processes, training, shared
+):
+    groups = []
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda group: groups.append(group) or processes)
+    monkeypatch.setattr(layers, "sync_batch_norm", lambda x, *_: x + 1000)
+    layer, x = layers.SyncBatchNorm(6, process_group="group").train(training), torch.randn(X2)
+    assert torch.equal(layer(x), x + 1000) == shared
+    assert set(groups) <= {"group"}
 
 
 @pytest.mark.parametrize("kind", ["BatchNorm", "InstanceNorm"])
@@ -387,8 +423,9 @@ def test_conversions_name_what_they_cannot_keep_and_leave_it_alone(make, name):
         layers.SyncBatchNorm.convert_sync_batchnorm(lonely)
     assert (type(plain), type(bn).__name__) == (nn.BatchNorm2d, name)
     for back, replaced in ((False, 1), (True, 1)):
-        with pytest.warns(UserWarning, match=rf"left as they are: 1\.1 \({name}\)"):
+        with pytest.warns(UserWarning, match=rf"left as they are: 1\.1 \({name}\)") as warned:
             assert layers.replace_norms(model, back=back) == replaced
+        assert warned[0].filename == __file__  # the line of the caller
     assert type(bn).__name__ == name
 
 
