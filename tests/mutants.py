@@ -23,10 +23,12 @@ import gc
 import hashlib
 import inspect
 import json
+import multiprocessing.process
 import os
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -47,7 +49,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TESTS = {
     "core": "core",
     "functional": "functional",
-    "layers": "layers",
+    "layers": "layers distributed",
     "statistics": "statistics masks axes sources archives files",
     "reparam": "reparam",
     "distributed": "distributed",
@@ -383,8 +385,8 @@ class Trials:
 
     def one(self, mutant: Mutant, start: Callable[[Callable[[list[pytest.Item]], object]], object]) -> None:
         """Let the tests of a mutant run, and keep what came of it."""
-        seconds, lines = json.loads(self.map.read_text(encoding="utf-8"))
-        tests = affected(mutant, lines[mutant.module]) or set(seconds)
+        seconds, lines, starters = json.loads(self.map.read_text(encoding="utf-8"))
+        tests = affected(mutant, lines[mutant.module]).union(starters) or set(seconds)
 
         def action(items: list[pytest.Item]) -> None:
             chosen = [item for item in items if item.nodeid in tests or item.nodeid not in seconds]
@@ -409,7 +411,10 @@ class Trials:
             print(json.dumps(result), file=file)
 
     def measure(self, items: list[pytest.Item]) -> None:
-        """Run all tests, and write down how long each takes, and which run each line."""
+        """Run all tests, and write down how long each takes, which run each line, and which start processes.
+
+        What is run in another process is not seen.
+        """
         import coverage
 
         files = {module: str(self.file(module)) for module in modules(self.group)}
@@ -420,13 +425,26 @@ class Trials:
             tracer.switch_context(item.nodeid)
             begins[item.nodeid] = time.process_time()
 
+        starters = set()
+
+        def noted(cls: Any, name: str) -> None:
+            start = getattr(cls, name)
+
+            def noting(self: object, *args: Any, **kwargs: Any) -> None:
+                starters.add(list(begins)[-1])
+                start(self, *args, **kwargs)
+
+            setattr(cls, name, noting)
+
+        noted(multiprocessing.process.BaseProcess, "start")
+        noted(subprocess.Popen, "__init__")
         tracer.start()
         run(items, before)
         tracer.stop()
         ends = [*list(begins.values())[1:], time.process_time()]
         seconds = {test: end - begin for (test, begin), end in zip(begins.items(), ends, strict=True)}
         lines = {module: tracer.get_data().contexts_by_lineno(file) for module, file in files.items()}
-        self.map.write_text(json.dumps([seconds, lines]), encoding="utf-8")
+        self.map.write_text(json.dumps([seconds, lines, sorted(starters)]), encoding="utf-8")
 
 
 def read(results: Path) -> dict[str, dict[str, Any]]:

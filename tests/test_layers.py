@@ -429,6 +429,18 @@ def test_conversions_name_what_they_cannot_keep_and_leave_it_alone(make, name):
     assert type(bn).__name__ == name
 
 
+def test_a_new_sync_batch_norm_is_torchs():
+    ours, theirs = layers.SyncBatchNorm(6), nn.SyncBatchNorm(6)
+    for name in ("eps", "momentum", "affine", "track_running_stats", "process_group"):
+        assert getattr(ours, name) == getattr(theirs, name)
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
+def test_back_is_said_by_its_name():
+    with pytest.raises(TypeError):
+        layers.replace_norms(nn.BatchNorm2d(3), True)
+
+
 def test_a_lazy_layer_that_has_seen_a_batch_is_replaced():
     model = nn.Sequential(nn.LazyConv2d(4, 1), nn.LazyBatchNorm2d())
     model(torch.randn(2, 3, 4, 4))
