@@ -129,6 +129,17 @@ def test_masks_of_every_kind_of_data():
         same(dataset_stats(masked, batch_size=4, progress=False))
 
 
+def test_a_batch_with_fewer_masks_than_images_is_refused():
+    dicts = [
+        {"picture": torch.from_numpy(x), "label": torch.from_numpy(m)} for x, m in zip(X, VALID, strict=True)
+    ]
+    lists = lambda b: {"picture": [d["picture"] for d in b], "label": [b[0]["label"]]}  # noqa: E731
+    with pytest.raises(ValueError, match="shorter"):
+        dataset_stats(
+            DataLoader(Items(dicts), 2, collate_fn=lists), key="picture", mask="label", progress=False
+        )
+
+
 def test_volumes_with_labels_as_nnunet_has_them():
     """The statistics of the foreground voxels of all scans together, whatever their sizes."""
     g = torch.Generator().manual_seed(0)
