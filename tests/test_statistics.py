@@ -417,6 +417,16 @@ def test_merging_does_not_tie_the_two_together():
         second + 1  # type: ignore[operator]
 
 
+def test_equal_are_those_with_the_same_counts():
+    a, b = (ChannelStats(torch.full((1, 1, 2, 2), level)) for level in (0.25, 0.5))
+    assert a == ChannelStats(torch.full((1, 1, 2, 2), 0.25))
+    assert a != b
+    assert a != ChannelStats()
+    assert a + b != b
+    assert a != a.counts
+    assert a != "statistics"
+
+
 def test_merging_other_channels_changes_nothing():
     stats = ChannelStats(torch.rand(2, 3, 4, 4))
     before = copy.deepcopy(stats)
