@@ -130,6 +130,12 @@ def test_power_iteration_finds_what_the_svd_finds(shape):
     assert abs(v @ right[0]).item() == pytest.approx(1, abs=1e-6)
 
 
+def test_one_step_of_power_iteration_by_hand():
+    u, v = reparam.power_iteration(torch.diag(torch.tensor([3.0, 4.0])), torch.ones(2))
+    torch.testing.assert_close(u, torch.tensor([0.6, 0.8]))
+    torch.testing.assert_close(v, torch.tensor([9.0, 16.0]) / math.sqrt(81 + 256))
+
+
 def test_power_iteration_converges_at_the_rate_in_its_docstring():
     """Vectors: (σ₂/σ₁)² a step. σ: its square."""
     rng = np.random.default_rng(0)
