@@ -169,6 +169,11 @@ def test_standardize_counts_axes_from_the_end_too():
     assert torch.equal(reparam.standardize(w, dim=-2), reparam.standardize(w, dim=1))
 
 
+def test_spectral_norm_counts_axes_from_the_end_too():
+    first, same = twins("conv", *(lambda m, dim=dim: reparam.spectral_norm(m, dim=dim) for dim in (0, -4)))
+    assert torch.equal(first.weight, same.weight)
+
+
 def test_spectral_norm_becomes_one_in_training_and_stays_in_eval():
     model = reparam.spectral_norm(nn.Conv2d(8, 16, 3))
     norm = lambda: torch.linalg.matrix_norm(model.weight.flatten(1), 2).item()  # noqa: E731
@@ -337,7 +342,11 @@ def test_the_reshaped_kernels_norm_bounds_the_convolutions():
         (lambda: reparam.spectral_norm(nn.ReLU()), ValueError, "ReLU"),
         (lambda: reparam.spectral_norm(nn.Linear(2, 2), n_power_iterations=0), ValueError, "positive, got 0"),
         (lambda: reparam.spectral_norm(nn.Linear(2, 3), dim=2), IndexError, r"\(3, 2\), got 2"),
-        (lambda: reparam.weight_norm(nn.Linear(2, 3), dim=2), IndexError, r"\(3, 2\), got 2"),
+        (
+            lambda: reparam.weight_norm(nn.Linear(2, 3), dim=2),
+            IndexError,
+            r"an axis from 0 to 1 .*\(3, 2\), got 2",
+        ),
         (lambda: reparam.weight_norm(nn.Linear(2, 3), dim=-1), IndexError, "None"),
         (lambda: reparam.weight_standardization(nn.Linear(2, 3), "bias"), ValueError, r"\(3,\)"),
         (lambda: reparam.power_iteration(torch.ones(2, 3), torch.ones(2)), ValueError, r"\(2, 3\)"),
@@ -378,11 +387,11 @@ def test_weights_without_a_direction_are_refused_and_left_alone(wrap, bad):
     assert not parametrize.is_parametrized(module)
 
 
-def test_weight_norm_names_the_dead_row():
+def test_weight_norm_names_the_first_dead_row():
     module = nn.Linear(3, 4)
     with torch.no_grad():
-        module.weight[2] = 0
-    with pytest.raises(ValueError, match="at 2 of axis 0"):
+        module.weight[1:3] = 0
+    with pytest.raises(ValueError, match="at 1 of axis 0"):
         reparam.weight_norm(module)
 
 
