@@ -51,7 +51,7 @@ TESTS = {
     "functional": "functional",
     "layers": "layers distributed",
     "statistics": "statistics masks axes sources archives files",
-    "reparam": "reparam",
+    "reparam": "reparam layers",
     "distributed": "distributed",
     "images": "images ranges",
     "style/transfer": "tiles style",

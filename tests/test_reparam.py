@@ -167,6 +167,7 @@ def test_power_iteration_compiles_vmaps_and_needs_no_values():
 def test_standardize_counts_axes_from_the_end_too():
     w = torch.randn(3, 4, 5)
     assert torch.equal(reparam.standardize(w, dim=-2), reparam.standardize(w, dim=1))
+    assert torch.equal(reparam.standardize(w, dim=-3), reparam.standardize(w, dim=0))
 
 
 def test_spectral_norm_counts_axes_from_the_end_too():
@@ -321,6 +322,12 @@ def test_singular_values_of_a_convolution_are_those_of_its_matrix(shape, size):
     torch.testing.assert_close(reparam.conv_singular_values(weight, size), explicit)
 
 
+def test_a_kernel_may_be_as_large_as_the_image():
+    weight = torch.randn(2, 3, 3, 5, dtype=torch.float64)
+    explicit = torch.linalg.svdvals(circular_matrix(weight, (3, 5)))
+    torch.testing.assert_close(reparam.conv_singular_values(weight, (3, 5)), explicit)
+
+
 def test_the_reshaped_kernels_norm_bounds_the_convolutions():
     """σ(reshaped) ≤ ‖conv‖ ≤ √(kh·kw) σ(reshaped), and both ends are reached."""
     for seed in range(10):
@@ -361,7 +368,9 @@ def test_the_reshaped_kernels_norm_bounds_the_convolutions():
             IndexError,
             r"dim must be an axis .*\(3, 4\), got 5",
         ),
+        (lambda: reparam.standardize(torch.ones(3, 4), dim=2), IndexError, "got 2"),
         (lambda: reparam.standardize(torch.ones(3, 4), dim=-3), IndexError, "got -3"),
+        (lambda: reparam.standardize(torch.ones(3)), ValueError, r"two axes or more, got shape \(3,\)"),
         (
             lambda: reparam.conv_singular_values(torch.ones(2, 2, 3, 3), 16),
             ValueError,
