@@ -17,10 +17,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from common import chapters, repository_url, version
+from install_cell import TAG
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "book" / "_tools"))
-from common import chapters, repository_url, version  # noqa: E402
-from install_cell import TAG  # noqa: E402
 
 EVERY = bool(os.environ.get("EVERY_CHAPTER"))
 #: Quick ones that need much of the package: figures and photographs; the shipped style network's neighbours.

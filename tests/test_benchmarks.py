@@ -5,15 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
+from benchmarks import __main__ as command
+from benchmarks import _measure as measure
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "book" / "_ext")]
-from benchmarks import __main__ as command  # noqa: E402
-from benchmarks import _measure as measure  # noqa: E402
 
 page = pytest.importorskip("normtut_book.benchmarks", exc_type=ImportError)
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))

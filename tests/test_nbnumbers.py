@@ -14,10 +14,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-ROOT = Path(__file__).resolve().parents[1]
-TOOLS = ROOT / "book" / "_tools"
-sys.path.insert(0, str(TOOLS))
-from nbnumbers import (  # noqa: E402
+from nbnumbers import (
     FIGURE,
     Number,
     Tolerance,
@@ -27,8 +24,10 @@ from nbnumbers import (  # noqa: E402
     text_differences,
     tolerance,
 )
+from normtut.book.figure_numbers import MIME_TYPE, figure_numbers
 
-from normtut.book.figure_numbers import MIME_TYPE, figure_numbers  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
+TOOLS = ROOT / "book" / "_tools"
 
 # --- text ---------------------------------------------------------------------------------------------------
 

@@ -11,18 +11,17 @@ import itertools
 import math
 import re
 import statistics
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 
+from common import chapters, pages, repository_url, version
+from folds import FOLDS, fold
+from install_cell import TAG, install_cell
+from nbnumbers import Number, read_lines
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "book" / "_tools"))
-from common import chapters, pages, repository_url, version  # noqa: E402
-from folds import FOLDS, fold  # noqa: E402
-from install_cell import TAG, install_cell  # noqa: E402
-from nbnumbers import Number, read_lines  # noqa: E402
 
 MAX_PICTURE = 120_000  # bytes, of a gallery with all its pixels: what is stored stays in the history for good
 MAX_CHART = 60_000  # of the page's copy of a chart, which grows with what is drawn

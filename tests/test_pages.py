@@ -21,10 +21,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from common import chapters, pages, repository_url
+from set_repository import forms
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "book" / "_tools"))
-from common import chapters, pages, repository_url  # noqa: E402
-from set_repository import forms  # noqa: E402
 
 HTML = ROOT / "_build" / "html"
 PUBLISHED = forms(repository_url())[1]  # where the book will be read

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import sys
 
 import numpy as np
 import pytest
@@ -14,10 +13,8 @@ from PIL import Image
 from test_explorers import decoded
 from test_pages import HTML, ROOT, address, browser, pytestmark, visit  # noqa: F401
 
-from normtut import data, denormalize, moments, normalize
-
-sys.path.insert(0, str(ROOT / "book" / "_ext"))
 from common import chapters
+from normtut import data, denormalize, moments, normalize
 from normtut_book.chapters import after_words, read_chapter
 from normtut_book.predict import MARK, mark_predicts, split_choices
 

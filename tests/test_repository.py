@@ -14,12 +14,11 @@ import pytest
 import yaml
 
 import normtut
+from common import chapters, repository_url, version
+from common import pages as book_pages
+from set_repository import files, forms
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "book" / "_tools"))
-from common import chapters, repository_url, version  # noqa: E402
-from common import pages as book_pages  # noqa: E402
-from set_repository import files, forms  # noqa: E402
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

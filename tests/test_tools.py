@@ -19,16 +19,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import missing
+import release
+import set_repository
+from common import chapters, repository_url, version
+from folds import fold
+from install_cell import TAG, repair
+
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / "book" / "_tools"
 FIGURE_NUMBERS = "application/vnd.normtut.figure+json"
-sys.path.insert(0, str(TOOLS))
-import missing  # noqa: E402
-import release  # noqa: E402
-import set_repository  # noqa: E402
-from common import chapters, repository_url, version  # noqa: E402
-from folds import fold  # noqa: E402
-from install_cell import TAG, repair  # noqa: E402
 
 
 def run(*command: object, **options: object) -> subprocess.CompletedProcess[str]:
@@ -267,7 +267,6 @@ def clone(tmp_path: Path) -> Path:
 def test_where_github_publishes_a_repository(repository: str, page: str) -> None:
     url = f"https://github.com/{repository}"
     assert set_repository.forms(url)[1] == page
-    sys.path.insert(0, str(ROOT / "book" / "_ext"))
     from normtut_book.pages import find_address  # what the pages say is the same
 
     config = SimpleNamespace(html_theme_options={"repository_url": url}, html_baseurl="")
