@@ -72,9 +72,7 @@ def index_sets(norm: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Tens
     return number[first].view(shape)
 
 
-def axes_picture(
-    norms: Mapping[str, Callable[[Tensor], Tensor]] | None = None, *, shape: tuple[int, int, int] = _SHAPE
-) -> Figure:
+def axes_picture(norms: Mapping[str, Callable[[Tensor], Tensor]] | None = None) -> Figure:
     """Draw, for each norm, a block of features; elements of one colour share statistics.
 
     >>> figure = axes_picture({"Instance": F.instance_norm})
@@ -83,7 +81,6 @@ def axes_picture(
 
     Args:
         norms: ``{title: function}``; `NORMS` by default. Each is asked by `index_sets`.
-        shape: samples, channels, positions.
     """
     import matplotlib.pyplot as plt
 
@@ -95,7 +92,7 @@ def axes_picture(
         ax.set_axis_off()
         ax.set_aspect("equal")
     for ax, (title, norm) in zip(axes.flat, norms.items(), strict=False):
-        _block(ax, index_sets(norm, shape))
+        _block(ax, index_sets(norm, _SHAPE))
         ax.set_title(title, fontsize=10)
     return fig
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Explorer", "clipping_explorer", "mixing_explorer", "running_explorer"]
 
 _HERE = Path(__file__).parent
+_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the style, and of its second half, that `mixing_explorer` paints
 
 
 class Explorer:
@@ -65,7 +65,7 @@ def _resized(image: Tensor, height: int, width: int) -> Tensor:
 
 
 def clipping_explorer(
-    photo: Tensor | None = None, *, alt: str = "A cup of coffee on a red saucer.", name: str = "clipping"
+    photo: Tensor | None = None, *, alt: str = "A cup of coffee on a red saucer."
 ) -> Explorer:
     """What ``imshow`` makes of a normalized picture, and what its inverse can still restore.
 
@@ -77,7 +77,6 @@ def clipping_explorer(
     Args:
         photo: a uint8 image, (3, H, W); a cup of coffee by default.
         alt: what is on it.
-        name: makes the element's id, ``normtut-{name}``, unique on a page.
 
     Raises:
         ValueError: if the photo is no uint8 tensor of shape (3, H, W).
@@ -95,7 +94,7 @@ def clipping_explorer(
     ]
     counts = [torch.bincount(channel.flatten().long(), minlength=256).tolist() for channel in photo]
     values = {
-        "@ID@": f"normtut-{name}",
+        "@ID@": "normtut-clipping",
         "@PHOTO@": _picture(_resized(photo / 255, height, width), 75),
         "@ALT@": escape(alt),
         "@W@": str(width),
@@ -107,7 +106,7 @@ def clipping_explorer(
     )
 
 
-def running_explorer(images: Tensor | None = None, *, steps: int = 150, name: str = "running") -> Explorer:
+def running_explorer(images: Tensor | None = None) -> Explorer:
     """Batch size, momentum, and the running statistics that a batch norm has after some batches.
 
     >>> running_explorer()
@@ -118,8 +117,6 @@ def running_explorer(images: Tensor | None = None, *, steps: int = 150, name: st
     Args:
         images: one channel of some images, (N, H, W); by default the red one of 251 patches of photographs. A
             number of images without small divisors makes batches that do not repeat soon.
-        steps: the most batches that can be seen.
-        name: makes the element's id, ``normtut-{name}``, unique on a page.
 
     Raises:
         ValueError: if the images are not of shape (N, H, W).
@@ -136,9 +133,7 @@ def running_explorer(images: Tensor | None = None, *, steps: int = 150, name: st
         "all": [round(s.item(), 5) for s in moments(images, (0, 1, 2))],
     }
     values = {
-        "@ID@": f"normtut-{name}",
-        '"@STEPS@"': str(steps),
-        "@STEPS@": str(steps),
+        "@ID@": "normtut-running",
         "@COUNT@": str(len(images)),
         "@SKY@": COLORS[4],
         "@ORANGE@": COLORS[1],
@@ -157,11 +152,7 @@ def mixing_explorer(
     content: Tensor,
     styles: dict[str, Tensor],
     *,
-    alphas: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
-    weights: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
     size: int = 160,
-    alt: str = "One photo, painted with more and more of two styles.",
-    name: str = "mixing",
 ) -> Explorer:
     """A photo between two styles: α, the mixture, and beside it a cross-fade of the finished pictures.
 
@@ -176,23 +167,17 @@ def mixing_explorer(
         model: what paints.
         content: a square photo, (3, H, W) or (1, 3, H, W), uint8 or from 0 to 1; others are squeezed.
         styles: two pictures of the same kind, by their names.
-        alphas: how much of the style; begins with 0.
-        weights: how much of the second style; from 0 to 1.
         size: of the pictures that are stored, in pixels.
-        alt: what the pictures show.
-        name: makes the element's id, ``normtut-{name}``, unique on a page.
 
     Raises:
-        ValueError: if there are not two styles, or the steps are not as said.
+        ValueError: if there are not two styles.
     """
     if len(styles) != 2:
         raise ValueError(f"styles must be two, got {len(styles)}: {', '.join(styles)}")
-    if alphas[0] != 0 or weights[0] != 0 or weights[-1] != 1:
-        raise ValueError(f"alphas must begin with 0, weights run from 0 to 1; got {alphas} and {weights}")
     photo, *pair = (_square(image, size) for image in (content, *styles.values()))
     painted = [model.stylize(photo, pair[0], 0.0)]
-    for alpha in alphas[1:]:
-        painted += [model.stylize(photo, pair, alpha, weights=[1 - w, w]) for w in weights]
+    for alpha in _SHARES[1:]:
+        painted += [model.stylize(photo, pair, alpha, weights=[1 - w, w]) for w in _SHARES]
     columns = 6
     tiles = [picture[0].detach().cpu().clamp(0, 1) for picture in (*pair, photo, *painted)]
     tiles += [torch.ones_like(tiles[0])] * (-len(tiles) % columns)
@@ -201,21 +186,17 @@ def mixing_explorer(
     numbers = {
         "size": size,
         "columns": columns,
-        "alphas": list(alphas),
-        "weights": list(weights),
+        "alphas": _SHARES,
+        "weights": _SHARES,
         "names": [first, second],
     }
     values = {
-        "@ID@": f"normtut-{name}",
+        "@ID@": "normtut-mixing",
         "@SHEET@": _picture(torch.cat(rows, 1), 68),
-        "@ALT@": escape(alt),
         "@W@": str(columns * size),
         "@H@": str(len(rows) * size),
         "@FIRST@": escape(first),
         "@SECOND@": escape(second),
-        "@A@": str(len(alphas) - 1),
-        "@B@": str(len(weights) - 1),
-        "@MIDDLE@": str(len(weights) // 2),
     }
     words = f"{len(painted)} pictures between {first} and {second}"
     return Explorer(fill("mixing.html", values, numbers), words)

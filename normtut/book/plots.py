@@ -276,7 +276,6 @@ def curves(
     x: Sequence[float] | None = None,
     xlabel: str = "step",
     ylabel: str = "loss",
-    ax: Axes | None = None,
 ) -> Axes:
     """Draw one labelled line for each entry of ``ys``, told apart by colour and by dash.
 
@@ -289,11 +288,10 @@ def curves(
         x: where the values are; 0, 1, … by default.
         xlabel: what ``x`` is.
         ylabel: what a value is.
-        ax: where to draw; on a new figure by default.
     """
     import matplotlib.pyplot as plt
 
-    ax = plt.subplots()[1] if ax is None else ax
+    ax = plt.subplots()[1]
     for (label, y), look in zip(ys.items(), _looks(ys), strict=True):
         ax.plot(range(len(y)) if x is None else x, y, label=label, **look)
     ax.set(xlabel=xlabel, ylabel=ylabel)
@@ -440,7 +438,7 @@ def spreads(means: Sequence[float], stds: Sequence[float], *, ylabel: str = "val
     return fig
 
 
-def by_rank(panels: Mapping[str, Sequence[Tensor]], *, ylabel: str = "running variance") -> Figure:
+def by_rank(panels: Mapping[str, Sequence[Tensor]]) -> Figure:
     """Draw one vector for each process as dots, channel by channel, one panel for each way to get them.
 
     >>> figure = by_rank({"each for itself": [torch.rand(4), torch.rand(4)]})
@@ -448,8 +446,7 @@ def by_rank(panels: Mapping[str, Sequence[Tensor]], *, ylabel: str = "running va
     ['rank 0', 'rank 1']
 
     Args:
-        panels: ``{title: [vector of rank 0, vector of rank 1, …]}``, all of the same length.
-        ylabel: what the vectors hold.
+        panels: ``{title: [running variances of rank 0, those of rank 1, …]}``, all of the same length.
     """
     import matplotlib.pyplot as plt
 
@@ -459,7 +456,7 @@ def by_rank(panels: Mapping[str, Sequence[Tensor]], *, ylabel: str = "running va
         for rank, (v, marker, size) in enumerate(zip(vectors, "os^D", (90, 30, 30, 30), strict=False)):
             look = {"s": size, "c": COLORS[rank], "marker": marker, "zorder": 3}
             ax.scatter(range(len(v)), v.tolist(), label=f"rank {rank}", **look)
-        ax.set(title=title, ylabel=ylabel, xticks=range(len(v)))
+        ax.set(title=title, ylabel="running variance", xticks=range(len(v)))
     axes[-1, 0].set_xlabel("channel")
     axes[0, 0].legend()
     return fig
