@@ -11,6 +11,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from ._measure import FOLDER, Results
 
 SECTIONS = ("pixels", "layers", "statistics", "growth", "sync", "style", "package", "make")
@@ -29,14 +31,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"no section named {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
     begun = time.perf_counter()
     for name in options.sections or [s for s in SECTIONS if s != "make"]:
-        section = importlib.import_module(f"benchmarks.{name}")
-        if not hasattr(section, "run"):
-            print(f"\n({name} has no function run: left out)")
-            continue
-        start = time.perf_counter()
         print(f"\n==== {name}")
+        start = time.perf_counter()
+        torch.set_num_threads(1)  # where a section does not say otherwise
         results = Results(name)
-        section.run(results, options.quick)
+        importlib.import_module(f"benchmarks.{name}").run(results, options.quick)
         took = time.perf_counter() - start
         if not options.quick:
             results.save(options.out, took=round(took))

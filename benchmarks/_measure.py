@@ -80,30 +80,41 @@ def versions() -> dict[str, str]:
 # ---- taking turns
 
 
-def stopwatch(device: str = "cpu") -> Callable[[Case, int], float]:
+Watch = Callable[[Case, int], float]
+
+
+def by(clock: Callable[[], float]) -> Watch:
     """A function that runs a case so many times and gives the seconds of one."""
-    if device == "cuda":
 
-        def on_gpu(case: Case, times: int) -> float:
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            torch.cuda.synchronize()
-            start.record()
-            for _ in range(times):
-                case()
-            end.record()
-            torch.cuda.synchronize()
-            return start.elapsed_time(end) / 1e3 / times  # it counts milliseconds
-
-        return on_gpu
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-
-    def on_cpu(case: Case, times: int) -> float:
+    def watch(case: Case, times: int) -> float:
         start = clock()
         for _ in range(times):
             case()
         return (clock() - start) / times
 
-    return on_cpu
+    return watch
+
+
+#: For threads and processes that work beside each other: processor time would add theirs up.
+on_the_wall = by(time.perf_counter)
+
+
+def stopwatch(device: str = "cpu") -> Watch:
+    """How to time a case on this device, with the threads that are set."""
+    if device == "cpu":
+        return by(time.process_time) if torch.get_num_threads() == 1 else on_the_wall
+
+    def on_gpu(case: Case, times: int) -> float:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        start.record()
+        for _ in range(times):
+            case()
+        end.record()
+        torch.cuda.synchronize()
+        return start.elapsed_time(end) / 1e3 / times  # it counts milliseconds
+
+    return on_gpu
 
 
 def in_turns(
@@ -112,7 +123,7 @@ def in_turns(
     seconds: float = 3.0,
     least: int = 5,
     most: int = 60,
-    watch: Callable[[Case, int], float] | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, list[float]]:
     """Seconds of each case, turn by turn, after a warm-up of two turns.
 

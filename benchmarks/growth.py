@@ -112,11 +112,9 @@ def stylization(results: Results, quick: bool) -> None:
     )
     megapixels = [round(side * side / 1e6, 3) for side in sides]
     add(OURS, megapixels, times, [peak_memory(code.format(side), threads=2) for side in sides])
-    torch.set_num_threads(1)
 
 
 def run(results: Results, quick: bool = False) -> None:
-    torch.set_num_threads(1)
     statistics(results, quick)
     norms(results, quick)
     stylization(results, quick)

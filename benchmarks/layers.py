@@ -110,7 +110,6 @@ def compare(
 
 
 def run(results: Results, quick: bool = False) -> None:
-    torch.set_num_threads(1)
     seconds = 0.5 if quick else 4.0
     for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
         where = "GPU" if device == "cuda" else "1 thread"

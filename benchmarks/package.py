@@ -5,8 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from ._measure import OURS, Case, Results, in_turns
-from .statistics import on_the_wall
+from ._measure import OURS, Case, Results, in_turns, on_the_wall
 
 LINES = {
     OURS: "import normtut",

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,15 +27,7 @@ from normtut import ChannelStats, dataset_stats
 from normtut.data import PhotoPatches, photos
 from normtut.statistics import image_files, scan
 
-from ._measure import OURS, Case, Results, cores, in_turns, installed, peak_memory
-
-
-def on_the_wall(case: Case, times: int) -> float:
-    """Threads and processes work beside each other: processor time would add theirs up."""
-    start = time.perf_counter()
-    for _ in range(times):
-        case()
-    return (time.perf_counter() - start) / times
+from ._measure import OURS, Case, Results, cores, in_turns, installed, on_the_wall, peak_memory
 
 
 class InMemory(CIFAR10):
@@ -257,7 +248,6 @@ def others(results: Results, seconds: float) -> None:
 
 
 def run(results: Results, quick: bool = False) -> None:
-    torch.set_num_threads(1)
     seconds = 1.0 if quick else 8.0
     in_memory(results, 5_000 if quick else 50_000, seconds)
     others(results, seconds)

@@ -219,7 +219,7 @@ def to_uint8(x: Tensor) -> Tensor:
         # Compilers make one loop of this, and vectorize it, unlike nan_to_num. NaN is not > 0.
         scaled = at_least_float32(pixels) * 255 + 0.5
         levels = torch.where(scaled > 0, scaled, 0.0).clamp(max=255).to(torch.uint8)
-    elif pixels.numel() <= _PIECE // 4 or pixels.device.type != "cpu":
+    elif pixels.numel() <= _FEW or pixels.device.type != "cpu":
         levels = _levels(pixels).byte()
     else:
         levels = torch.empty_like(pixels, dtype=torch.uint8)
@@ -229,9 +229,11 @@ def to_uint8(x: Tensor) -> Tensor:
     return tv_tensors.wrap(levels, like=x) if typed else levels
 
 
+#: So few pixels take no time: only the number of steps counts.
+_FEW = 2**12
+
 #: Pixels to convert at once, per thread, or about as many. What `_levels` makes on its way then stays in the
-#: cache of a processor core, which is three times as fast as writing it to memory and reading it back. For a
-#: quarter of that, pieces are not worth their making.
+#: cache of a processor core, which is three times as fast as writing it to memory and reading it back.
 _PIECE = 2**17
 
 _HALF = torch.tensor(0.5, device="cpu")
@@ -245,10 +247,11 @@ def _levels(x: Tensor) -> Tensor:
 
 
 def _pieces(x: Tensor, y: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
-    """In the order of memory; one piece where the elements of x have gaps between them."""
-    order = sorted(range(x.ndim), key=x.stride, reverse=True)
-    x, y = x.permute(order), y.permute(order)
-    if not x.is_contiguous():
-        return [(x, y)]
-    pieces = max(1, round(x.numel() / (_PIECE * torch.get_num_threads())))
-    return zip(*(t.view(-1).chunk(pieces) for t in (x, y)), strict=True)
+    """In the order of memory; one piece where x is small, or its elements have gaps between them."""
+    pieces = round(x.numel() / (_PIECE * torch.get_num_threads()))
+    if pieces > 1:
+        order = sorted(range(x.ndim), key=x.stride, reverse=True)
+        x, y = x.permute(order), y.permute(order)
+        if x.is_contiguous():
+            return zip(*(t.view(-1).chunk(pieces) for t in (x, y)), strict=True)
+    return [(x, y)]

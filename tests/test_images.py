@@ -410,6 +410,7 @@ def test_piece_by_piece_it_is_the_same(monkeypatch, dtype):
     x = (torch.randn(2, 3, 37, 41) / 2 + 0.5).to(dtype)
     x.view(-1)[::97], x.view(-1)[::89], x.view(-1)[::83] = math.nan, math.inf, -math.inf
     whole = to_uint8(x)
+    monkeypatch.setattr(images, "_FEW", 0)
     for piece in (1, 1000, x.numel() - 1, x.numel()):
         monkeypatch.setattr(images, "_PIECE", piece)
         assert torch.equal(to_uint8(x), whole)
@@ -424,6 +425,7 @@ def test_piece_by_piece_it_is_the_same(monkeypatch, dtype):
 
 @pytest.mark.filterwarnings("error")  # vmap warns where an operation is unknown to it
 def test_to_uint8_neither_changes_its_input_nor_its_memory_format(monkeypatch):
+    monkeypatch.setattr(images, "_FEW", 0)
     monkeypatch.setattr(images, "_PIECE", 100)
     for x in (torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8).to(memory_format=torch.channels_last)):
         before = x.clone()
@@ -448,6 +450,7 @@ class Restore(torch.nn.Module):
 
 @pytest.fixture
 def latent(monkeypatch):
+    monkeypatch.setattr(images, "_FEW", 0)
     monkeypatch.setattr(images, "_PIECE", 1000)
     z = torch.randn(5, 3, 16, 16)
     z[0, 0, 0, :3] = torch.tensor([math.nan, math.inf, -math.inf])
