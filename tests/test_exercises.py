@@ -1,6 +1,7 @@
 """Every exercise accepts its reference, recognises each known mistake, and survives nonsense."""
 
 import asyncio
+import random
 import re
 import signal
 import sys
@@ -248,6 +249,80 @@ class Pretender:
     __class__ = torch.Tensor
 
 
+class Agreeable:
+    """Differs from nothing."""
+
+    is_nested, layout, device = False, torch.strided, torch.device("cpu")
+
+    def __init__(self, like):
+        self.shape, self.dtype = like.shape, like.dtype
+
+    def double(self):
+        return self
+
+    def __sub__(self, other):
+        return torch.zeros(self.shape, dtype=torch.float64)
+
+    def __eq__(self, other):
+        return torch.ones(self.shape, dtype=torch.bool)
+
+    def isnan(self):
+        return torch.zeros(self.shape, dtype=torch.bool)
+
+
+class Detached(torch.Tensor):
+    """A method of its own gives what differs from nothing."""
+
+    def detach(self):
+        return Agreeable(self)
+
+    def double(self):
+        return Agreeable(self)
+
+
+class Dispatched(torch.Tensor):
+    """Below torch's functions, every operation gives zeros."""
+
+    @staticmethod
+    def __new__(cls, like):
+        return torch.Tensor._make_wrapper_subclass(cls, like.shape, dtype=like.dtype)
+
+    def __init__(self, like):
+        pass
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        same = "detach" in str(func) or "alias" in str(func) or "to" in str(func)
+        return args[0] if same else torch.zeros(args[0].shape, dtype=torch.float64)
+
+
+class ExitsIfShown:
+    def __repr__(self):
+        raise SystemExit
+
+
+class ExitsIfMeasured(list):
+    def __len__(self):
+        raise SystemExit
+
+
+class TextThatExits(str):
+    def __len__(self):
+        raise SystemExit
+
+
+class Untraceable(Exception):
+    __traceback__ = property(lambda self: 3)
+
+
+def _deep():
+    """A list of 12³⁰ lists, of which repr would never end."""
+    nested = []
+    for _ in range(30):
+        nested = [nested] * 12
+    return nested
+
+
 HOSTILE = {
     "sparse": lambda x, m, s: x.to_sparse(),
     "nested": lambda x, m, s: torch.nested.nested_tensor([x, x]),
@@ -265,6 +340,17 @@ HOSTILE = {
     "cancelled": _raising(asyncio.CancelledError()),
     "stop": _raising(StopIteration()),
     "recursion": lambda *args: HOSTILE["recursion"](*args),
+    "a frame of ours": lambda *args: sys._getframe(1).f_locals["expected"],
+    "methods of its own": lambda x, m, s: x.as_subclass(Detached),
+    "a dispatch of its own": lambda x, m, s: Dispatched(x),
+    "exits if shown": lambda *args: ExitsIfShown(),
+    "exits if measured": lambda *args: ExitsIfMeasured(),
+    "a text that exits": lambda *args: TextThatExits("x"),
+    "untraceable": _raising(Untraceable()),
+    "a long exception": _raising(ValueError("x" * 10**7)),
+    "a long list": lambda *args: list(range(10**6)),
+    "a deep list": lambda *args: _deep(),
+    "a low limit": lambda x, *args: (sys.setrecursionlimit(150), x)[1],
 }
 
 
@@ -278,6 +364,35 @@ def test_nothing_that_a_function_does_gets_past(kind, capsys):
     assert len(out) < 1500
 
 
+class Zeros(torch.overrides.TorchFunctionMode):
+    """Whatever is computed is zero."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        return result * 0 if type(result) is torch.Tensor and result.dtype.is_floating_point else result
+
+
+class ZerosBelow(torch.utils._python_dispatch.TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        return result.zero_() if type(result) is torch.Tensor and result.dtype.is_floating_point else result
+
+
+@pytest.mark.parametrize("mode", [Zeros, ZerosBelow])
+def test_a_mode_that_is_not_left_is_left(mode, capsys):
+    """In it the right results would be zeros too."""
+    left = []
+
+    def attempt(z, mean, std):
+        left.append(mode())
+        left[-1].__enter__()
+        return torch.zeros_like(z)
+
+    assert not check("inverse", attempt)
+    assert len(left) == 1
+    assert torch.ones(2).sum() == 2
+
+
 def test_a_huge_count_is_no_crash(capsys):
     assert not check("merge", lambda n, m, m2: (10**400, m.mean(0), m2.sum(0)))
     assert "cannot be compared" in _out(capsys)
@@ -288,18 +403,30 @@ def test_ctrl_c_is_the_users(capsys):
         check("normalize", _raising(KeyboardInterrupt()))
 
 
+def _others():
+    numbers = np.random.get_state()[1].tolist()  # noqa: NPY002
+    return numbers, random.getstate(), sys.getrecursionlimit(), sys.stderr
+
+
 def test_settings_and_random_numbers_are_as_before(capsys):
     def vandal(x, mean, std):
         torch.set_default_dtype(torch.float64)
         torch.set_grad_enabled(False)
         torch.set_default_device("meta")
+        torch.autocast("cpu").__enter__()
         torch.manual_seed(1)
-        sys.stdout = None
+        random.seed(1)
+        np.random.seed(1)  # noqa: NPY002
+        sys.setrecursionlimit(500)
+        sys.stdout = sys.stderr = None
         return x
 
     before, stdout = torch.get_rng_state(), sys.stdout
+    others = _others()
     assert not check("normalize", vandal)
+    assert _others() == others
     assert torch.get_default_dtype() == torch.float32
+    assert not torch.is_autocast_enabled("cpu")
     assert torch.is_grad_enabled()
     assert torch.ones(1).device.type == "cpu"
     assert torch.equal(torch.get_rng_state(), before)
@@ -356,15 +483,25 @@ def _stubborn(*args):
     return _EXERCISES["inverse"].reference(*args)
 
 
-@pytest.mark.parametrize("attempt", [_endless, _stubborn])
+def _again_and_again(*args):
+    """Tries until it works, which it never does, and catches everything."""
+    while True:
+        try:
+            _endless()
+        except:  # noqa: E722
+            continue
+
+
+@pytest.mark.parametrize("attempt", [_endless, _stubborn, _again_and_again])
 def test_a_loop_that_does_not_end_is_ended_with_a_sentence(attempt, capsys):
-    handler, started = signal.getsignal(signal.SIGALRM), time.monotonic()
+    handler, tracer, started = signal.getsignal(signal.SIGALRM), sys.gettrace(), time.monotonic()
     # The timer that pytest-timeout has set meanwhile goes on.
     left = signal.getitimer(signal.ITIMER_REAL)[0]
     assert not check("inverse", attempt, seconds=0.2)
     assert time.monotonic() - started < 5
     assert "case 1 of 4 was not done after 0.2 s: is there a loop that does not end?" in _out(capsys)
     assert signal.getsignal(signal.SIGALRM) is handler
+    assert sys.gettrace() is tracer
     assert signal.getitimer(signal.ITIMER_REAL)[0] == pytest.approx(left, abs=5)
 
 

@@ -51,10 +51,11 @@ def check(
 
     Without a function it prints the task, and returns False: nothing is solved yet.
 
-    The function runs under torch's own settings (float32, CPU, gradients on). Afterwards settings, random
-    numbers and ``sys.stdout`` are as before. But it runs in this process: it could read the solutions, patch
-    torch or this function, or end the process. Graders who must not be cheated add hidden tests of their own,
-    as ``normtut homework`` does, and a time limit outside of the process.
+    The function runs under torch's own settings (float32, CPU, gradients on). Afterwards these, the random
+    numbers of torch, NumPy and Python, and ``sys.stdout`` are as before. But it runs in this process: it
+    could read the solutions, patch torch or this function, turn off the clock, or end the process. Graders
+    who must not be cheated add hidden tests of their own, as ``normtut homework`` does, and a time limit
+    outside of the process.
 
     Args:
         name: one of `names`.

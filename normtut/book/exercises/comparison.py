@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import reprlib
 import traceback
 from numbers import Real
 from typing import Any
@@ -15,6 +16,10 @@ from torch import Tensor
 __all__ = ["copied", "described", "difference", "said", "same"]
 
 _FEW = 12  # numbers that can be taken in at a glance are shown; of more, the shape
+_LONG = 500  # characters of an exception's text: what torch says of shapes is shorter
+_BRIEF = reprlib.Repr()  # which looks at the first few of what is long, and not into what is deep
+_BRIEF.maxlevel = 2
+_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 200
 
 
 def _is_a(x: Any, kind: Any) -> bool:
@@ -35,7 +40,7 @@ def difference(result: Any, expected: Any, atol: float, *, nan_is_right: bool = 
         nan_is_right: whether NaN where NaN is expected is no difference.
     """
     try:
-        with torch._C.DisableTorchFunctionSubclass():  # a subclass has no say in what a difference is
+        with torch._C.DisableTorchFunction():  # neither subclasses nor modes say what a difference is
             return _difference(result, expected, atol, nan_is_right)
     except Exception as error:
         return f"cannot be compared with the right result ({said(error)})."
@@ -58,6 +63,12 @@ def _difference(result: Any, expected: Any, atol: float, nan_is_right: bool) -> 
     if not _is_a(result, Tensor | Real if number_will_do else Tensor):
         kind = "tensor" if isinstance(expected, Tensor) else "number"
         return f"should return a {kind}, got {described(result)}."
+    if _is_a(result, Tensor):
+        if torch._C._dispatch_keys(result).has(torch._C.DispatchKey.Python):
+            return (
+                "should return an ordinary tensor, got one that computes by a __torch_dispatch__ of its own."
+            )
+        result = Tensor.detach(result)  # nor do methods of its own
     r, e = torch.as_tensor(result).detach(), torch.as_tensor(expected).detach()
     if r.is_nested or r.layout is not torch.strided:
         return f"should return an ordinary tensor, got {'a nested one' if r.is_nested else r.layout}."
@@ -106,13 +117,16 @@ def described(x: Any) -> str:
     ('tensor([0.5, 2])', 'a float64 array of shape (4, 4)')
     """
     try:
-        text = _described(x)
+        with torch._C.DisableTorchFunction():
+            text = str.__str__(_described(x))  # a text of another class could raise at its length
     except Exception:
         return f"something of type {type(x).__name__}"
     return text if len(text) <= 200 else f"{text[:197]}…"
 
 
 def _described(x: Any) -> str:
+    if _is_a(x, Tensor):
+        x = Tensor.detach(x)
     if _is_a(x, Tensor | np.ndarray):
         kind = "tensor" if _is_a(x, Tensor) else "array"
         if 0 < np.prod(x.shape) <= _FEW and (_is_a(x, np.ndarray) or x.device.type != "meta"):
@@ -120,17 +134,22 @@ def _described(x: Any) -> str:
         return f"a {x.dtype} {kind} of shape {tuple(x.shape)}"
     if _is_a(x, list | tuple) and len(x) <= _FEW:
         left, right = "[]" if _is_a(x, list) else "()"
-        return left + ", ".join(map(_described, x)) + right
-    return x if _is_a(x, str) else repr(x)
+        inner = (_BRIEF.repr(v) if _is_a(v, list | tuple) else _described(v) for v in x)
+        return left + ", ".join(inner) + right
+    return x if _is_a(x, str) else _BRIEF.repr(x)
 
 
 def said(error: BaseException) -> str:
-    """Type and text of an exception, also if the text cannot be had.
+    """Type and text of an exception, as much of them as can be had.
 
     >>> said(ZeroDivisionError("oops"))
     'ZeroDivisionError: oops'
     """
-    return "".join(traceback.format_exception_only(type(error), error)).strip()
+    try:
+        text = "".join(traceback.format_exception_only(type(error), error)).strip()
+    except Exception:
+        return "an exception that cannot be shown"
+    return text if len(text) <= _LONG else f"{text[:_LONG]}…"
 
 
 def copied(args: tuple[Any, ...]) -> tuple[Any, ...]:
