@@ -7,7 +7,7 @@ export PYTHONHASHSEED := 0
 ifdef PYTHON
   RUN := $(PYTHON)
   READY := supported
-  export PYTHONPATH := $(CURDIR)
+  export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 else
   RUN := $(VENV)/bin/python
   READY := $(VENV)/.ready
@@ -47,7 +47,7 @@ pdf: book
 # each. A file stays in one process; the chapters, which take longest, are begun first. Whatever takes more than
 # ten seconds is listed, and should be marked as slow.
 JOBS ?= 2
-PYTEST := OMP_NUM_THREADS=1 PYTHONPATH=book/_tools:$(CURDIR) $(RUN) -m pytest -p nbnumbers --nbval --nbval-current-env \
+PYTEST := OMP_NUM_THREADS=1 PYTHONPATH=book/_tools:$(if $(PYTHON),$(PYTHONPATH),$(CURDIR)) $(RUN) -m pytest -p nbnumbers --nbval --nbval-current-env \
   -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 0 --durations-min 10
 
 # For every change: all but what is slow or needs a browser, and the chapters that differ from the main branch.

@@ -625,6 +625,21 @@ def test_an_environment_that_lacks_packages_is_told_the_line_that_installs_them(
     assert run(sys.executable, TOOLS / "missing.py").stderr == ""
 
 
+@pytest.mark.parametrize("own", ["", "/where/its/packages/are"])
+def test_an_environment_of_ones_own_finds_this_normtut_first_and_keeps_its_packages(
+    tmp_path: Path, own: str
+) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "$1 $PYTHONPATH"\n')
+    python.chmod(0o755)
+    environment = os.environ | {"PYTHONPATH": own}
+    path = f"{ROOT}:{own}" if own else f"{ROOT}"
+    done = run("make", "-s", "refresh", f"PYTHON={python}", cwd=ROOT, env=environment)
+    assert done.stdout == f"book/_tools/missing.py {path}\nbook/_tools/refresh.py {path}\n"
+    done = run("make", "-n", "check", f"PYTHON={python}", cwd=ROOT, env=environment)
+    assert f" PYTHONPATH=book/_tools:{path} {python} -m pytest" in done.stdout
+
+
 def test_what_is_required_is_read_as_pip_reads_it() -> None:
     tomllib = pytest.importorskip("tomllib")  # Python 3.11
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
