@@ -571,6 +571,14 @@ def test_a_subfolder_that_cannot_be_read_is_listed(folder, capsys, monkeypatch):
     assert main(["stats", str(folder / "locked")]) == 2
 
 
+@pytest.mark.timeout(60)
+def test_a_named_pipe_is_no_place_to_save(folder, tmp_path, capsys):
+    """Reading it would wait for ever, and no signal would end that."""
+    os.mkfifo(pipe := tmp_path / "state.json")
+    assert main(["stats", str(folder), "--save", str(pipe), "--resume"]) == 2
+    assert "state.json for --save is not a regular file" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 def test_a_full_disk_is_told_in_one_line(tmp_path):
     save(tmp_path / "1.png", noise(4, 4, 3))

@@ -198,6 +198,8 @@ class _Saved:
         if args.resume and world > 1:
             raise ValueError("--resume continues one process, not several")
         if os.path.exists(self.path):
+            if not os.path.isfile(self.path):  # reading a named pipe would wait for somebody to write
+                raise ValueError(f"{self.path} for --save is not a regular file")
             if not args.resume:
                 raise ValueError(f"{self.path} exists already: --resume continues it")
             self.begun, state = _load(self.path)
