@@ -136,6 +136,11 @@ def test_one_step_of_power_iteration_by_hand():
     torch.testing.assert_close(v, torch.tensor([9.0, 16.0]) / math.sqrt(81 + 256))
 
 
+def test_what_a_matrix_of_zeros_stretches_has_length_0():
+    u, v = reparam.power_iteration(torch.zeros(2, 3), torch.ones(3))
+    assert (u.tolist(), v.tolist()) == ([0.0] * 2, [0.0] * 3)
+
+
 def test_power_iteration_converges_at_the_rate_in_its_docstring():
     """Vectors: (σ₂/σ₁)² a step. σ: its square."""
     rng = np.random.default_rng(0)
