@@ -24,7 +24,7 @@ help:
 	@echo "make serve     serve the built book on localhost"
 	@echo "make experiments   run what is missing in the results that chapters 6, 8, 10, 13 and 14 draw"
 	@echo "make bench     measure everything beside its peers, in a quarter of an hour (ONLY='pixels layers' for some)"
-	@echo "make mutants   break the library on purpose, and see what its tests do not notice (hours; ARGS='--known')"
+	@echo "make mutants   break the library on purpose, and see what its tests do not notice (an hour; ARGS='--known')"
 	@echo "make lock      resolve requirements.txt anew from pyproject.toml"
 	@echo "make set-repository URL=https://github.com/you/normtut"
 	@echo "make release VERSION=1.2.0   set the version, pin the chapters to it, say what comes next"
