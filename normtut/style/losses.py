@@ -136,17 +136,43 @@ def style_distance(look: Look, style: Look, weights: Sequence[float] | None = No
 
 
 def color_distance(painted: Tensor, style: Tensor) -> Tensor:
-    """Squared difference of the pixels' 3 × 3 covariances, over the square of the style's; (N,).
+    """How far the colours are from the style's, in the picture and in its details; (N,).
 
     Statistics of single channels do not say which colours there are: a gray style and one of all hues may
-    have the same. What they leave free is painted as coloured fringes along the edges.
+    have the same. What they leave free is painted as coloured fringes along the edges. So the pixels' 3 × 3
+    covariances are compared, over the square of the style's; and the hues of details of 2, 4 and 8 pixels.
     """
-
-    def covariance(x: Tensor) -> Tensor:
-        x = x.flatten(2).float()
-        x = x - x.mean(2, keepdim=True)
-        return x @ x.mT / x.shape[2]
-
-    ours, theirs = covariance(painted), covariance(style)
+    ours, theirs = _covariance(painted), _covariance(style)
     size = theirs.square().sum((1, 2))
-    return (ours - theirs).square().sum((1, 2)) / ((size + size.mean()) / 2)
+    distance = (ours - theirs).square().sum((1, 2)) / ((size + size.mean()) / 2)
+    for ours, theirs in zip(_details(painted), _details(style), strict=True):
+        distance = distance + _hue_distance(_covariance(ours), _covariance(theirs))
+    return distance
+
+
+def _covariance(x: Tensor) -> Tensor:
+    """(N, C, H, W) → (N, C, C)."""
+    x = x.flatten(2).float()
+    x = x - x.mean(2, keepdim=True)
+    return x @ x.mT / x.shape[2]
+
+
+def _details(x: Tensor) -> list[Tensor]:
+    """What is lost where a picture is halved, three times (the Laplacian pyramid of Burt & Adelson 1983)."""
+    lost = []
+    for _ in range(3):
+        small = F.avg_pool2d(x, 2, ceil_mode=True)
+        lost.append(x - F.interpolate(small, size=x.shape[2:], mode="bilinear"))
+        x = small
+    return lost
+
+
+def _hue_distance(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Squared differences of the stds along the style's principal axes, as parts of the whole; (N,).
+
+    As parts, because how strong edges are is the content's affair.
+    """
+    variances, axes = torch.linalg.eigh(theirs)
+    ours = (axes.mT @ ours @ axes).diagonal(dim1=1, dim2=2)
+    a, b = ((v + 1e-6) / (v.sum(1, keepdim=True) + 3e-6) for v in (ours, variances.clamp(min=0)))
+    return (a.sqrt() - b.sqrt()).square().sum(1)
