@@ -22,7 +22,7 @@ from normtut.cli import main
 from normtut.cli import stylize as cli
 from normtut.functional import adain
 from normtut.style import StyleNetwork, StyleTransfer, Teacher, content_distance, style_distance, train
-from normtut.style.losses import Look, color_distance
+from normtut.style.losses import Look, _hue_distance, color_distance
 from normtut.style.network import EPS, soften, statistics
 from normtut.style.transfer import _GRID, _REACH, WEIGHTS
 
@@ -657,9 +657,27 @@ def test_colors_are_compared_together() -> None:
         assert (a - b).abs().max() < 0.05  # channel by channel the two are alike
     assert color_distance(hues, gray).min() > 0.5
     assert color_distance(gray.flip(2) + 0.1, gray).max() < 1e-6  # neither places nor brightness count
-    expected = (hues[0].flatten(1).cov(correction=0) - gray[0].flatten(1).cov(correction=0)).square().sum()
+    # Half of the contrast in the same hues: a quarter of every covariance, and no detail is amiss.
     sizes = torch.stack([x.flatten(1).cov(correction=0).square().sum() for x in gray])
-    torch.testing.assert_close(color_distance(hues, gray)[0], expected / ((sizes[0] + sizes.mean()) / 2))
+    expected = 0.75**2 * sizes / ((sizes + sizes.mean()) / 2)
+    torch.testing.assert_close(color_distance(gray / 2, gray), expected, atol=1e-3, rtol=0)
+
+
+def test_coloured_fringes_are_seen_where_the_picture_as_a_whole_has_the_right_colours() -> None:
+    stripes = torch.zeros(1, 3, 64, 64)
+    stripes[..., 16:48] = 0.5  # one gray bar on black
+    fringed = stripes.clone()
+    fringed[:, 0, :, 15] = 0.5  # whose red begins a pixel early
+    fringed[:, 0, :, 47] = 0.0  # and ends as early
+    assert color_distance(fringed, stripes).item() > 0.1
+    assert color_distance(stripes, stripes).item() < 1e-6
+    assert color_distance(0.3 * stripes + 0.35, stripes).item() > 0.4  # by the whole: paler
+    ours, theirs = (torch.tensor(d)[None].diag_embed() for d in ([9.0, 1.0, 0.0], [4.0, 0.0, 0.0]))
+    expected = (1 - 0.9**0.5) ** 2 + 0.1
+    torch.testing.assert_close(_hue_distance(ours, theirs).item(), expected, atol=2e-3, rtol=0)
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(1)))[0]
+    turned = _hue_distance(turn @ ours @ turn.mT, turn @ theirs @ turn.mT)  # no axis is preferred
+    torch.testing.assert_close(turned.item(), expected, atol=2e-3, rtol=0)
 
 
 def test_no_lattice_leaves_an_eighth_of_the_resolution() -> None:
