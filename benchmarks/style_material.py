@@ -263,6 +263,45 @@ def grain(rng: np.random.Generator, colours: Floats) -> Image.Image:
     return shade(colours, t)
 
 
+def relief(rng: np.random.Generator, n: int = SIZE * SUPER) -> Image.Image:
+    """Hammered metal, cloth, leather, bark: a surface of small bumps in one light, mostly of one hue."""
+    if rng.random() < 0.4:  # rows that run around a centre
+        (y, x), (yy, xx) = rng.uniform(-0.3, 1.3, 2) * n, np.mgrid[:n, :n].astype(float)
+        u, v = np.hypot(yy - y, xx - x), np.arctan2(yy - y, xx - x)
+        v = v * rng.uniform(0.3, 1) * u.mean()
+    else:
+        u, v = coordinates(rng, n)
+    pitch = rng.uniform(8, 30)
+    rows, columns = (np.cos(2 * np.pi * w / (pitch * rng.uniform(0.7, 1.4))) for w in (u, v))
+    kind = rng.integers(5)
+    if kind == 0:  # punched or raised dots
+        height = np.clip(rows + columns - rng.uniform(0, 1), 0, None)
+    elif kind == 1:  # warp and weft
+        height = np.where((u // pitch + v // pitch) % 2, np.abs(rows), np.abs(columns))
+    elif kind == 2:  # grooves
+        height = np.abs(rows) ** rng.uniform(0.5, 2)
+    else:  # pebbles, or the creases between them
+        spots = noise(rng, n, int(n / pitch)) - 0.5
+        height = np.abs(spots) ** 0.7 * 3 if kind == 3 else np.tanh(6 * spots)
+    height = height * rng.choice([-1, 1]) + rng.uniform(0, 1) * noise(rng, n, int(n / rng.uniform(4, 12)))
+    dy, dx = np.gradient(height * pitch * rng.uniform(0.15, 0.6))
+    light = rng.uniform(0, 2 * np.pi)
+    slope = (np.cos(light) * dy + np.sin(light) * dx) / np.sqrt(1 + dy**2 + dx**2)
+    tone = rng.uniform(0.3, 0.65) + rng.uniform(0.25, 0.6) * slope
+    tone = tone + rng.uniform(0, 0.15) * (height - height.mean())
+    tone = (
+        tone
+        + rng.uniform(0, 0.4) * (noise(rng, n, 4) - 0.5)
+        + rng.uniform(0, 0.15) * (noise(rng, n, n // 3) - 0.5)
+    )
+    base = palette(rng)[2] / 255
+    t = np.clip(tone, 0, 1)[..., None]
+    page = np.where(t < 0.5, 2 * t * base, base + (2 * t - 1) * (1 - base) * rng.uniform(0.4, 1))
+    other = palette(rng)[2] / 255  # verdigris, rust, dye
+    page += (other - base) * rng.uniform(0, 0.6) * np.clip(noise(rng, n, 6) - 0.4, 0, 1)[..., None]
+    return Image.fromarray((255 * np.clip(page, 0, 1)).astype(np.uint8))
+
+
 FINE: tuple[Draw, ...] = (lattice, engraving, grain)
 DRAW: tuple[Draw, ...] = (strokes, strokes, tesserae, circles, planes, grid, dots, lines, bands, washes)
 
@@ -275,6 +314,7 @@ def main() -> None:
     parser.add_argument(
         "--fine", type=int, default=0, help="so many fine textures, and photographs as styles"
     )
+    parser.add_argument("--reliefs", type=int, default=0)
     args = parser.parse_args()
     content, style = args.out / "content", args.out / "style"
     for folder in (content, style):
@@ -303,6 +343,9 @@ def main() -> None:
         draw = FINE[k % len(FINE)]
         image = draw(rng, palette(rng)).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
         image.save(style / f"fine-{draw.__name__}-{k:03d}.png")
+    for k in range(args.reliefs):
+        image = relief(np.random.default_rng([22, k])).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+        image.save(style / f"relief-{k:03d}.png")
     if args.fine:
         link(args.bsds, style, 1, HELD_OUT_CONTENTS)
     print(f"{len(list(content.iterdir()))} contents, {len(list(style.iterdir()))} styles")
