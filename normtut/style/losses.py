@@ -140,7 +140,7 @@ def color_distance(painted: Tensor, style: Tensor) -> Tensor:
 
     Statistics of single channels do not say which colours there are: a gray style and one of all hues may
     have the same. What they leave free is painted as coloured fringes along the edges. So the pixels' 3 × 3
-    covariances are compared, over the square of the style's; and the hues of details of 2, 4 and 8 pixels.
+    covariances are compared, over the square of the style's; and the hues of details of 2 to 16 pixels.
     """
     ours, theirs = _covariance(painted), _covariance(style)
     size = theirs.square().sum((1, 2))
@@ -158,9 +158,9 @@ def _covariance(x: Tensor) -> Tensor:
 
 
 def _details(x: Tensor) -> list[Tensor]:
-    """What is lost where a picture is halved, three times (the Laplacian pyramid of Burt & Adelson 1983)."""
+    """What is lost where a picture is halved, four times (the Laplacian pyramid of Burt & Adelson 1983)."""
     lost = []
-    for _ in range(3):
+    for _ in range(4):
         small = F.avg_pool2d(x, 2, ceil_mode=True)
         lost.append(x - F.interpolate(small, size=x.shape[2:], mode="bilinear"))
         x = small
