@@ -660,7 +660,7 @@ def test_colors_are_compared_together() -> None:
     # Half of the contrast in the same hues: a quarter of every covariance, and no detail is amiss.
     sizes = torch.stack([x.flatten(1).cov(correction=0).square().sum() for x in gray])
     expected = 0.75**2 * sizes / ((sizes + sizes.mean()) / 2)
-    torch.testing.assert_close(color_distance(gray / 2, gray), expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(color_distance(gray / 2, gray), expected, atol=5e-3, rtol=0)
 
 
 def test_coloured_fringes_are_seen_where_the_picture_as_a_whole_has_the_right_colours() -> None:
