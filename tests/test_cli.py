@@ -94,6 +94,7 @@ def test_help_imports_nothing_large(arguments):
 def test_ctrl_c_during_imports_is_a_sentence(tmp_path):
     script = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
 class Impatient:
     def find_spec(self, name, *_):
         if name == "torch":
