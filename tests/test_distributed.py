@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from normtut import layers
+from normtut import functional, layers
 from normtut.distributed import merge_moments, run_workers, sync_batch_norm
 
 # How a batch is shared: even, uneven, a rank with one sample, a rank with none, three ranks.
@@ -363,6 +363,17 @@ def test_what_failing_workers_wrote_is_in_the_message():
     assert str(caught.value).count("| a last word") == 2
 
 
+def fails_at_length(rank):
+    os.write(2, b"".join(b"line %d\n" % i for i in range(30)))
+    raise ArithmeticError
+
+
+def test_of_what_a_worker_wrote_the_last_20_lines_are_told():
+    with pytest.raises(RuntimeError) as caught:
+        run_workers(fails_at_length, world_size=1)
+    assert re.findall(r"\| line (\d+)", str(caught.value)) == [str(i) for i in range(10, 30)]
+
+
 def test_workers_are_refused_where_there_are_none():
     with pytest.raises(ValueError, match="world_size must be at least 1, got 0"):
         run_workers(dies, world_size=0)
@@ -435,6 +446,16 @@ def test_an_empty_whole_and_shapes_that_do_not_fit_are_refused():
         merge_moments(torch.tensor([1, 2]), torch.zeros(3), torch.zeros(3))
     with pytest.raises(ValueError, match=r"counts must not be negative, got \[-2, 3\]"):
         merge_moments(torch.tensor([-2, 3]), torch.zeros(2), torch.zeros(2))
+
+
+def test_what_is_left_out_is_as_in_batch_norm():
+    defaults = [
+        {k: p.default for k, p in inspect.signature(f).parameters.items() if k not in ("training", "group")}
+        for f in (sync_batch_norm, functional.batch_norm)
+    ]
+    both = defaults[0].keys() & defaults[1].keys()
+    assert both >= {"weight", "bias", "momentum", "eps"}
+    assert {k: defaults[0][k] for k in both} == {k: defaults[1][k] for k in both}
 
 
 def test_merging_integers_does_not_truncate():

@@ -179,6 +179,8 @@ def test_gradients_flow():
         ({"image": PIL.Image.new("RGB", (4, 4)), "label": 1}, TypeError, "PIL"),
         (np.zeros((4, 4, 3), np.float32), TypeError, r"an array of shape \(4, 4, 3\)"),
         ({"image": np.zeros((4, 4, 3), np.uint8), "label": 1}, TypeError, "ToTensor"),
+        (np.zeros((4, 5)), TypeError, r"an array of shape \(4, 5\)"),
+        ([np.zeros((4, 4, 3)), np.zeros((4, 5))], TypeError, r"an array of shape \(4, 4, 3\)"),
         # Boxes and masks are tensors too, but none that is normalized instead of the array.
         (
             {"image": np.zeros((4, 4, 3), np.float32), "boxes": boxes()},
@@ -253,6 +255,8 @@ def test_of_several_plain_tensors_none_is_passed_over(transform):
             t(sample)
     with pytest.raises(ValueError, match="2 plain tensors"):
         t(a, b)
+    with pytest.raises(ValueError, match="2 plain tensors"):
+        transform((0.5,), (0.5,))(a, b)  # which fits any number of channels
     for other in (
         torch.rand(1, 4, 4),
         torch.rand(3, 4),

@@ -319,8 +319,8 @@ def test_folding_a_batch_norm(make):
 @pytest.mark.parametrize(
     ("bn", "says"),
     [
-        (layers.BatchNorm2d(6), "eval"),
-        (layers.BatchNorm2d(6, track_running_stats=False).eval(), "running statistics"),
+        (layers.BatchNorm2d(6), "bn is in training mode"),
+        (layers.BatchNorm2d(6, track_running_stats=False).eval(), "bn keeps no running statistics"),
         (layers.BatchNorm2d(5).eval(), "6 output channels, but bn has 5"),
     ],
 )

@@ -1,4 +1,5 @@
 import copy
+import inspect
 import io
 import math
 
@@ -136,6 +137,13 @@ def test_one_step_of_power_iteration_by_hand():
     torch.testing.assert_close(v, torch.tensor([9.0, 16.0]) / math.sqrt(81 + 256))
 
 
+@pytest.mark.parametrize("name", ["spectral_norm", "weight_norm"])
+def test_arguments_and_their_defaults_are_torchs(name):
+    ours, theirs = (inspect.signature(getattr(lib, name)).parameters for lib in (reparam, parametrizations))
+    assert {k: p.default for k, p in ours.items()} == {k: p.default for k, p in theirs.items()}
+    assert list(ours) == list(theirs)
+
+
 def test_what_a_matrix_of_zeros_stretches_has_length_0():
     u, v = reparam.power_iteration(torch.zeros(2, 3), torch.ones(3))
     assert (u.tolist(), v.tolist()) == ([0.0] * 2, [0.0] * 3)
@@ -178,6 +186,13 @@ def test_standardize_counts_axes_from_the_end_too():
 def test_spectral_norm_counts_axes_from_the_end_too():
     first, same = twins("conv", *(lambda m, dim=dim: reparam.spectral_norm(m, dim=dim) for dim in (0, -4)))
     assert torch.equal(first.weight, same.weight)
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (4, 1), (1, 1)])
+def test_the_spectral_norm_of_one_row_or_column_is_its_length(shape):
+    module = nn.Linear(*shape)
+    expected = module.weight / module.weight.norm()
+    torch.testing.assert_close(reparam.spectral_norm(module).weight, expected)
 
 
 def test_spectral_norm_becomes_one_in_training_and_stays_in_eval():

@@ -211,6 +211,9 @@ def test_preserved_colour(model: StyleTransfer) -> None:
     unclipped = ((kept > 0) & (kept < 1)).all(1, keepdim=True).expand_as(kept)
     assert unclipped.float().mean() > 0.5
     torch.testing.assert_close(got[unclipped], hue[unclipped], rtol=0, atol=1e-5)
+    painted = model.stylize(content, like)
+    lightness = [(x * luma).sum(1, keepdim=True).expand_as(x)[unclipped] for x in (kept, painted)]
+    torch.testing.assert_close(*lightness, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("max_pixels", [256**2, 69_000, 80_000])  # tiles of 80, 86 → 80 and 106 → 104 pixels
@@ -280,6 +283,7 @@ GOOD = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
         ({"content": GOOD[0]}, ValueError, r"content must have shape \(N, 3, H, W\), got \(3, 16, 16\)"),
         ({"style": GOOD[:, :1]}, ValueError, r"style must have shape \(N, 3, H, W\), got \(2, 1, 16, 16\)"),
         ({"style": GOOD[..., :0]}, ValueError, r"style must have shape"),
+        ({"style": GOOD[:, :, :0]}, ValueError, r"style must have shape"),
         ({"content": GOOD * 2 - 1}, ValueError, r"content must have values in \[0, 1\], got -"),
         ({"content": GOOD.clone().fill_(float("nan"))}, ValueError, r"content must have values in \[0, 1\]"),
         ({"style": GOOD * 255}, ValueError, r"style must have values in \[0, 1\]"),
@@ -288,11 +292,14 @@ GOOD = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
         ({"style": []}, ValueError, "at least one image"),
         ({"style": [GOOD, GOOD[0]]}, ValueError, "style must have shape"),
         ({"alpha": 1.5}, ValueError, "alpha must be between 0 and 1, got 1.5"),
+        ({"alpha": -0.1}, ValueError, "alpha must be between 0 and 1, got -0.1"),
         ({"alpha": float("nan")}, ValueError, "alpha must be between 0 and 1, got nan"),
         ({"weights": [1, 2]}, ValueError, "weights must be as many as styles, 1; got 2"),
         ({"weights": [-1]}, ValueError, "weights must be >= 0"),
         ({"weights": [0.0]}, ValueError, "not all 0"),
-        ({"max_pixels": 100}, ValueError, "max_pixels must be at least 65536, got 100"),
+        ({"weights": [float("inf")]}, ValueError, r"finite and not all 0, got \[inf\]"),
+        ({"weights": [float("nan")]}, ValueError, r"finite and not all 0, got \[nan\]"),
+        ({"max_pixels": 65535}, ValueError, "max_pixels must be at least 65536, got 65535"),
     ],
 )
 def test_bad_input(model: StyleTransfer, change: dict, error: type[Exception], words: str) -> None:
