@@ -183,6 +183,11 @@ def test_standardize_counts_axes_from_the_end_too():
     assert torch.equal(reparam.standardize(w, dim=-3), reparam.standardize(w, dim=0))
 
 
+def test_the_axis_of_standardize_is_said_by_its_name():
+    with pytest.raises(TypeError):
+        reparam.standardize(torch.randn(3, 4), 1)
+
+
 def test_spectral_norm_counts_axes_from_the_end_too():
     first, same = twins("conv", *(lambda m, dim=dim: reparam.spectral_norm(m, dim=dim) for dim in (0, -4)))
     assert torch.equal(first.weight, same.weight)
