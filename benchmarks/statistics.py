@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.datasets import CIFAR10, ImageFolder
 
@@ -100,18 +100,6 @@ def in_memory(results: Results, n: int, seconds: float) -> None:
         "Memory of statistics in memory",
         [("extra MB", peak_memory(code)), ("MB of the array", round(data.nbytes / 1e6, 1))],
     )
-
-
-class Synthetic(IterableDataset):
-    """Batches of 1000 images of 8 × 8 pixels, made as they are asked for."""
-
-    def __init__(self, images: int) -> None:
-        self.images = images
-
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        generator = torch.Generator().manual_seed(0)
-        for _ in range(self.images // 1000):
-            yield torch.randint(0, 256, (1000, 3, 8, 8), generator=generator, dtype=torch.uint8)
 
 
 def decode(path: str) -> None:

@@ -1,8 +1,5 @@
 """What all tests share."""
 
-import sys
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import settings
@@ -23,11 +20,3 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
-
-
-@pytest.fixture(autouse=True)
-def _close_figures() -> Iterator[None]:
-    """Matplotlib warns of more than 20 open figures, which test files would reach together and none alone."""
-    yield
-    if "matplotlib.pyplot" in sys.modules:
-        sys.modules["matplotlib.pyplot"].close("all")

@@ -81,7 +81,7 @@ KNOWN = [
     ("core", "if not eps >= 0:", "if eps < 0:"),
     ("core", " or not array.flags.writeable:", ":"),
     ("core", "if t.ndim == 1:", "if t.ndim == 1 and not isinstance(stats, np.ndarray):"),
-    ("core", "(3 if x.ndim >= 3 else 1)", "3"),
+    ("core", "(3 if is_image else 1)", "3"),
     (
         "images",
         "return InverseNormalize(self.mean, self.std, self.inplace)",
