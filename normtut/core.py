@@ -89,10 +89,11 @@ def normalize(x: Tensor, mean: Stats, std: Stats) -> Tensor:
 
     Returns:
         A tensor with the dtype of ``x``. It is computed in the wider of the dtypes of ``x`` and the
-        statistics, at least float32, and rounded once.
+        statistics, at least float32, and rounded once. As everywhere in PyTorch, a tensor without axes does
+        not count for this: float32 less a float64 tensor of shape () is computed in float32.
 
     Raises:
-        TypeError: if ``x`` is not floating point.
+        TypeError: if ``x`` is not floating point, or ``mean`` or ``std`` is not made of numbers.
         ValueError: if ``mean`` or ``std`` does not fit the channels of ``x`` or would change its shape, or if
             a ``std`` given as numbers is zero or not finite in the dtype of the computation. (Tensors are not
             looked into, which would make a GPU wait: where they are zero, the result is inf or NaN.)
@@ -189,9 +190,14 @@ def _finite(values: Any) -> bool:  # a tensor or an array
     return bool((abs(values) < math.inf).all())
 
 
-def _check_float(name: str, x: Tensor) -> None:
+def check_tensor(name: str, x: Tensor) -> None:
+    """Refuse what is none, by its name, before something is asked of it that only a tensor has."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
+
+
+def _check_float(name: str, x: Tensor) -> None:
+    check_tensor(name, x)
     if x.is_floating_point():
         return
     scale = "torchvision's v2.ToDtype(torch.float32, scale=True)"
@@ -235,10 +241,14 @@ def _as_stats(name: str, stats: Stats, x: Tensor) -> Tensor:
     _check_float("x", x)
     if isinstance(stats, Tensor):  # a wider dtype makes the result wider, as everywhere in PyTorch
         t = stats.to(x.device, stats.dtype if stats.is_floating_point() else torch.float64)
-    elif isinstance(stats, np.ndarray):
-        t = from_numpy(stats).to(x.device, _wide(x.dtype))
     else:
-        t = torch.as_tensor(stats, dtype=_wide(x.dtype), device=x.device)
+        try:
+            array = from_numpy(stats) if isinstance(stats, np.ndarray) else stats
+            t = torch.as_tensor(array, dtype=_wide(x.dtype), device=x.device)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"{name} must be a number, a sequence of numbers, a tensor or an array, got {stats!r}"
+            ) from None
     if t.ndim == 1:
         is_image = x.ndim >= 3
         channel_axis = x.ndim - (3 if is_image else 1)

@@ -24,7 +24,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .core import at_least_float32, denormalize, normalize
+from .core import at_least_float32, check_tensor, denormalize, normalize
 from .functional import gamma_beta, update_running
 
 __all__ = ["merge_moments", "run_workers", "sync_batch_norm"]
@@ -63,6 +63,8 @@ def merge_moments(counts: Tensor, means: Tensor, m2s: Tensor) -> tuple[Tensor, T
     Raises:
         ValueError: if the shapes do not fit, a count is negative, or all parts are empty.
     """
+    for name, tensor in {"counts": counts, "means": means, "m2s": m2s}.items():
+        check_tensor(name, tensor)
     if counts.ndim != 1 or means.shape != m2s.shape or means.shape[:1] != counts.shape:
         raise ValueError(
             "counts, means and m2s must have shapes (P,), (P, …) and (P, …), "
@@ -115,12 +117,16 @@ def sync_batch_norm(
             floating type, or if together they have fewer than two values per channel.
         RuntimeError: if another process died or did not take part within the group's timeout.
     """
+    check_tensor("input", input)
     counts = _agree(input, group)
     x = at_least_float32(input)
     z, mean, var, count = _SyncNormalize.apply(x, counts, eps, group)
     given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for name, tensor in given.items():
-        if tensor is not None and tensor.shape != mean.shape:
+        if tensor is None:
+            continue
+        check_tensor(name, tensor)
+        if tensor.shape != mean.shape:
             raise ValueError(
                 f"{name} must have one value for each of the {len(mean)} channels of input, "
                 f"got shape {tuple(tensor.shape)} for input of shape {tuple(input.shape)}"

@@ -30,13 +30,13 @@ True
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from ._eager import in_pieces
-from .core import at_least_float32, denormalize, moments, normalize
+from .core import at_least_float32, check_tensor, denormalize, moments, normalize
 
 __all__ = ["adain", "batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
 
@@ -118,6 +118,7 @@ def instance_norm(
         ValueError: with ``use_input_stats``, if there is one position per channel.
         RuntimeError: if a shape does not fit, or running statistics are needed and missing.
     """
+    check_tensor("input", input)
     m = math.prod(input.shape[2:])
     if use_input_stats and m == 1:
         got = tuple(input.shape)
@@ -215,7 +216,8 @@ def rms_norm(
         ValueError: if the input has fewer axes than ``normalized_shape``.
         RuntimeError: if it does not end in ``normalized_shape``, or the weight is of another shape.
     """
-    if len(normalized_shape) > input.ndim:
+    check_tensor("input", input)
+    if len(_sequence(normalized_shape)) > input.ndim:
         raise ValueError(
             f"input of shape {tuple(input.shape)} has fewer axes than normalized_shape "
             f"{tuple(normalized_shape)}"
@@ -246,6 +248,8 @@ def adain(content: Tensor, style: Tensor, eps: float = 1e-5) -> Tensor:
     Raises:
         ValueError: if the channels differ, or the batches do and the style's is not 1.
     """
+    check_tensor("content", content)
+    check_tensor("style", style)
     fitting = content.shape[:2], (1, *content.shape[1:2])
     if content.ndim < 3 or style.ndim < 3 or style.shape[:2] not in fitting:
         raise ValueError(
@@ -318,6 +322,7 @@ def update_running(
 
 def _as_ncl(x: Tensor, eps: float, **params: Tensor | None) -> Tensor:
     """(N, C, *) as (N, C, L); a view where the memory allows, and so channels-last stays that."""
+    check_tensor("input", x)
     if x.ndim < 2:
         raise RuntimeError(f"input must have at least 2 axes (N, C, *), got shape {tuple(x.shape)}")
     _check(x, tuple(x.shape[1:2]), eps, params)
@@ -326,7 +331,8 @@ def _as_ncl(x: Tensor, eps: float, **params: Tensor | None) -> Tensor:
 
 def _rows(x: Tensor, shape: Sequence[int], eps: float, **params: Tensor | None) -> Tensor:
     """(*, shape) as a matrix with one row for each set of statistics."""
-    shape = tuple(shape)
+    check_tensor("input", x)
+    shape = tuple(_sequence(shape))
     if not shape or tuple(x.shape[-len(shape) :]) != shape:
         raise RuntimeError(
             f"input must end in normalized_shape, got shape {tuple(x.shape)} and normalized_shape {shape}"
@@ -335,10 +341,14 @@ def _rows(x: Tensor, shape: Sequence[int], eps: float, **params: Tensor | None) 
     return x.reshape(math.prod(x.shape[: -len(shape)]), math.prod(shape))
 
 
+def _sequence(shape: Sequence[int]) -> Sequence[int]:
+    if not isinstance(shape, Iterable):  # the layers take one number as well, as torch's do
+        raise TypeError(f"normalized_shape must be a sequence of ints, such as (5,), got {shape!r}")
+    return shape
+
+
 def _check(x: Tensor, shape: tuple[int, ...], eps: float, params: dict[str, Tensor | None]) -> None:
     """Shapes, and the combinations of types that torch allows."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"input must be a tensor, got {type(x).__name__}")
     if not x.is_floating_point():
         raise NotImplementedError(f"input must be floating point, got {x.dtype} of shape {tuple(x.shape)}")
     if not eps >= 0:
@@ -350,7 +360,10 @@ def _check(x: Tensor, shape: tuple[int, ...], eps: float, params: dict[str, Tens
 
 
 def _check_shape(name: str, p: Tensor | None, shape: tuple[int, ...], x: Tensor) -> None:
-    if p is not None and tuple(p.shape) != shape:
+    if p is None:
+        return
+    check_tensor(name, p)
+    if tuple(p.shape) != shape:
         raise RuntimeError(
             f"{name} must have shape {shape} for input of shape {tuple(x.shape)}, got {tuple(p.shape)}"
         )

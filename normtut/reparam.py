@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
-from .core import moments, normalize
+from .core import check_tensor, moments, normalize
 
 __all__ = [
     "conv_singular_values",
@@ -67,6 +67,8 @@ def power_iteration(
         ValueError: if the shapes do not fit, ``steps`` is not positive, or v is all zeros (which is not
             looked into under `torch.compile` and `torch.vmap`).
     """
+    check_tensor("matrix", matrix)
+    check_tensor("v", v)
     if matrix.ndim != 2 or v.shape != matrix.shape[1:]:
         raise ValueError(
             "matrix must be (rows, columns) and v (columns,), "
@@ -264,6 +266,7 @@ def standardize(weight: Tensor, *, dim: int = 0, eps: float = 1e-5) -> Tensor:
         ValueError: if the weight has fewer than two axes, or nothing to average over.
         IndexError: if the weight has no axis ``dim``.
     """
+    check_tensor("weight", weight)
     if weight.ndim < 2:
         raise ValueError(f"weight must have two axes or more, got shape {tuple(weight.shape)}")
     if not -weight.ndim <= dim < weight.ndim:
@@ -392,6 +395,7 @@ def conv_singular_values(weight: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if not isinstance(size, Sequence) or len(size) != 2:
         raise ValueError(f"size must be (height, width), got {size!r}")
+    check_tensor("weight", weight)
     if weight.ndim != 4 or any(k > s for k, s in zip(weight.shape[2:], size, strict=True)):
         raise ValueError(
             "weight must be (out, in, height, width) and no larger than the images, "

@@ -1,4 +1,5 @@
 import math
+import re
 from fractions import Fraction
 
 import numpy as np
@@ -94,7 +95,10 @@ def test_for_a_table_of_features_they_are_per_column():
 def test_numbers_and_wider_statistics_do_not_change_the_dtype():
     x = torch.rand(3, 2, 2)
     assert normalize(x, 0.5, 0.5).dtype == torch.float32
-    assert normalize(x, torch.tensor(0.5, dtype=torch.float64), 0.5).dtype == torch.float32
+    mean = torch.tensor(1 / 3, dtype=torch.float64)
+    assert normalize(x, mean, 0.5).dtype == torch.float32
+    # As everywhere in PyTorch, one without axes does not widen the computation either.
+    assert torch.equal(normalize(x, mean, 0.7), (x - mean) / torch.tensor(0.7))
 
 
 def test_statistics_are_computed_in_their_dtype_and_integers_exactly():
@@ -128,6 +132,19 @@ def test_statistics_are_computed_in_their_dtype_and_integers_exactly():
 def test_bad_input_is_refused_with_its_name_and_shape(function, x, mean, std, error, words):
     with pytest.raises(error, match=words):
         function(x, mean, std)
+
+
+@pytest.mark.parametrize("function", [normalize, denormalize])
+@pytest.mark.parametrize(
+    "junk",
+    ["0.5", b"1", None, {0.5}, 1j, ["a"], [[1, 2], [3]], np.array(["0.5"]), np.array([None])],
+    ids=repr,
+)
+@pytest.mark.parametrize("name", ["mean", "std"])
+def test_statistics_that_are_no_numbers_are_named(function, junk, name):
+    words = f"{name} must be a number, a sequence of numbers, a tensor or an array, got {junk!r}"
+    with pytest.raises(TypeError, match=f"^{re.escape(words)}$"):
+        function(torch.rand(1, 3, 3), **{"mean": 0.0, "std": 1.0, name: junk})
 
 
 @pytest.mark.parametrize("std", [0.0, math.nan, math.inf, [1.0, 0.0, 1.0], np.array([1, math.nan, 1])])

@@ -448,6 +448,18 @@ def test_an_empty_whole_and_shapes_that_do_not_fit_are_refused():
         merge_moments(torch.tensor([-2, 3]), torch.zeros(2), torch.zeros(2))
 
 
+@pytest.mark.parametrize("name", ["counts", "means", "m2s"])
+def test_what_is_no_tensor_is_named(name):
+    given = {"counts": torch.tensor([1, 2]), "means": torch.zeros(2), "m2s": torch.zeros(2), name: [1, 2]}
+    with pytest.raises(TypeError, match=rf"^{name} must be a tensor, got list$"):
+        merge_moments(**given)
+
+
+def test_of_a_list_a_process_says_so_before_it_asks_the_others():
+    with pytest.raises(TypeError, match=r"^input must be a tensor, got list$"):
+        sync_batch_norm([1.0], None, None)
+
+
 def test_what_is_left_out_is_as_in_batch_norm():
     defaults = [
         {k: p.default for k, p in inspect.signature(f).parameters.items() if k not in ("training", "group")}

@@ -637,3 +637,43 @@ def test_gradients_reach_what_predicts_gamma_and_beta(shape):
         torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((2, 3, 4, 5), shape, shape)
     )
     assert torch.autograd.gradcheck(lambda x, g, b: denormalize(F.instance_norm(x), b, g), (x, gamma, beta))
+
+
+X = torch.rand(2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("input", lambda junk: F.batch_norm(junk, None, None, training=True)),
+        ("running_mean", lambda junk: F.batch_norm(X, junk, X[0, :, 0])),
+        ("running_var", lambda junk: F.batch_norm(X, X[0, :, 0], junk)),
+        ("weight", lambda junk: F.batch_norm(X, None, None, junk, training=True)),
+        ("bias", lambda junk: F.batch_norm(X, None, None, None, junk, training=True)),
+        ("input", F.instance_norm),
+        ("running_mean", lambda junk: F.instance_norm(X, junk, junk)),
+        ("weight", lambda junk: F.instance_norm(X, weight=junk)),
+        ("input", lambda junk: F.group_norm(junk, 1)),
+        ("bias", lambda junk: F.group_norm(X, 3, None, junk)),
+        ("input", lambda junk: F.layer_norm(junk, (4,))),
+        ("weight", lambda junk: F.layer_norm(X, (4,), junk)),
+        ("input", lambda junk: F.rms_norm(junk, (4,))),
+        ("weight", lambda junk: F.rms_norm(X, (4,), junk)),
+        ("content", lambda junk: F.adain(junk, X)),
+        ("style", lambda junk: F.adain(X, junk)),
+    ],
+)
+def test_what_is_no_tensor_is_named(name, call):
+    for junk in ([[1.0, 2.0]], 2.0, np.ones(3)):
+        with pytest.raises(TypeError, match=f"^{name} must be a tensor, got {type(junk).__name__}$"):
+            call(junk)
+
+
+@pytest.mark.parametrize("norm", [F.layer_norm, F.rms_norm])
+def test_normalized_shape_is_a_sequence_of_any_kind_but_no_number(norm):
+    """The layers of torch take a number, its functions do not."""
+    expected = norm(X, (4,))
+    for shape in ([4], torch.Size([4]), np.array([4])):
+        assert torch.equal(norm(X, shape), expected)
+    with pytest.raises(TypeError, match=r"^normalized_shape must be a sequence of ints, such as .*, got 4$"):
+        norm(X, 4)

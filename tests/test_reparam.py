@@ -442,3 +442,18 @@ def test_layers_without_values_are_wrapped_and_loaded_later(wrap):
     loaded.load_state_dict(real.state_dict())
     x = torch.randn(2, 3, 6, 6)
     assert torch.equal(loaded(x), real(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("matrix", lambda junk: reparam.power_iteration(junk, torch.ones(2))),
+        ("v", lambda junk: reparam.power_iteration(torch.eye(2), junk)),
+        ("weight", reparam.standardize),
+        ("weight", lambda junk: reparam.conv_singular_values(junk, (8, 8))),
+    ],
+)
+def test_what_is_no_tensor_is_named(name, call):
+    for junk in ([[1.0, 2.0]], np.ones((2, 2))):
+        with pytest.raises(TypeError, match=f"^{name} must be a tensor, got {type(junk).__name__}$"):
+            call(junk)
