@@ -141,10 +141,6 @@ class TestShow:
         with pytest.raises(TypeError, match=r"images must be .* got Image"):
             plots.show(PIL.Image.new("RGB", (8, 8)))
 
-    def test_nothing_to_show(self):
-        with pytest.raises(ValueError, match="empty"):
-            plots.show([])
-
 
 class TestHistograms:
     def test_each_channel_has_a_density_that_integrates_to_one(self):
@@ -179,3 +175,27 @@ def test_curves_draw_every_series_against_x():
     assert ax.lines[1].get_ydata().tolist() == [1.0, 0.0]
     assert ax.lines[0].get_xdata().tolist() == [10, 20]
     assert ax.get_ylabel() == "error"
+
+
+@pytest.mark.parametrize(
+    ("draw", "name"),
+    [
+        (plots.show, "images"),
+        (plots.axes_picture, "norms"),
+        (plots.histograms, "x"),
+        (lambda nothing: plots.roundtrip_errors(nothing, {}), "offsets"),
+        (plots.curves, "ys"),
+        (lambda nothing: plots.descents(nothing, xlabel="", ylabel=""), "panels"),
+        (plots.bars, "panels"),
+        (lambda nothing: plots.stacked(nothing, ["a"]), "parts"),
+        (plots.by_rank, "panels"),
+        (plots.messages, "panels"),
+        (lambda nothing: plots.scatter(nothing, limit=1), "panels"),
+        (lambda nothing: plots.error_bars(nothing, xlabel=""), "panels"),
+        (lambda nothing: plots.orientations(nothing, ncols=2), "panels"),
+    ],
+)
+def test_of_nothing_no_figure_is_drawn(draw, name):
+    with pytest.raises(ValueError, match=f"^{name} is empty: there is nothing to draw$"):
+        draw({})
+    assert not plt.get_fignums()

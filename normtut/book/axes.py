@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from typing import TYPE_CHECKING
 
 import torch
@@ -85,6 +85,7 @@ def axes_picture(norms: Mapping[str, Callable[[Tensor], Tensor]] | None = None) 
     import matplotlib.pyplot as plt
 
     norms = NORMS if norms is None else norms
+    not_empty("norms", norms)
     ncols = 2 if len(norms) == 4 else min(3, len(norms))
     nrows = -(-len(norms) // ncols)
     fig, axes = plt.subplots(nrows, ncols, squeeze=False, figsize=(1.6 * ncols, 1.4 * nrows))
@@ -95,6 +96,12 @@ def axes_picture(norms: Mapping[str, Callable[[Tensor], Tensor]] | None = None) 
         _block(ax, index_sets(norm, _SHAPE))
         ax.set_title(title, fontsize=10)
     return fig
+
+
+def not_empty(name: str, given: Sized) -> None:
+    """Of an empty figure matplotlib would say that it has no rows."""
+    if not len(given):
+        raise ValueError(f"{name} is empty: there is nothing to draw")
 
 
 def _block(ax: Axes, sets: Tensor) -> None:

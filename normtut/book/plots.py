@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .axes import NORMS, axes_explorer, axes_picture, index_sets
+from .axes import NORMS, axes_explorer, axes_picture, index_sets, not_empty
 from .diagrams import style_network
 from .explorers import Explorer, clipping_explorer, mixing_explorer, running_explorer
 from .in_notebook import store_figures
@@ -129,8 +129,7 @@ def show(
             f"got {type(images).__name__} ({error})"
         ) from error
     pictures = {title: _as_picture(title, x, clip) for title, x in titled.items()}
-    if not pictures:
-        raise ValueError("images is empty: there is nothing to show")
+    not_empty("images", pictures)
     ncols = min(ncols or len(pictures), len(pictures))
     nrows = math.ceil(len(pictures) / ncols)
     aspect = max(p.shape[0] / p.shape[1] for p in pictures.values())
@@ -170,6 +169,7 @@ def histograms(
     """
     import matplotlib.pyplot as plt
 
+    not_empty("x", x)
     for title, v in x.items():
         if v.ndim < 3 or v.numel() == 0:
             raise ValueError(f"x[{title!r}] must be (…, C, H, W) and not empty, got {tuple(v.shape)}")
@@ -252,6 +252,7 @@ def roundtrip_errors(
     """
     import matplotlib.pyplot as plt
 
+    not_empty("offsets", offsets)
     size = (WIDTH, 0.9 + 1.6 * len(offsets))
     fig, axes = plt.subplots(len(offsets), 1, squeeze=False, sharex=True, figsize=size)
     for ax, (recipe, series) in zip(axes.flat, offsets.items(), strict=True):
@@ -291,6 +292,7 @@ def curves(
     """
     import matplotlib.pyplot as plt
 
+    not_empty("ys", ys)
     ax = plt.subplots()[1]
     for (label, y), look in zip(ys.items(), _looks(ys), strict=True):
         ax.plot(range(len(y)) if x is None else x, y, label=label, **look)
@@ -321,6 +323,7 @@ def descents(
     """
     import matplotlib.pyplot as plt
 
+    not_empty("panels", panels)
     fig, axes = plt.subplots(len(panels), 1, squeeze=False, figsize=(WIDTH, 2.1 * len(panels)))
     for ax, (title, (loss, path, lowest)) in zip(axes.flat, panels.items(), strict=True):
         path, lowest = path.detach(), lowest.detach()
@@ -364,6 +367,7 @@ def bars(
     """
     import matplotlib.pyplot as plt
 
+    not_empty("panels", panels)
     rows = max(map(len, panels.values()))
     size = (WIDTH, 1.0 + 0.42 * rows)
     fig, axes = plt.subplots(1, len(panels), squeeze=False, sharey=True, figsize=size)
@@ -398,6 +402,7 @@ def stacked(parts: Mapping[str, Sequence[float]], labels: Sequence[str], *, xlab
     """
     import matplotlib.pyplot as plt
 
+    not_empty("parts", parts)
     fig, ax = plt.subplots(figsize=(WIDTH, 1.2 + 0.2 * len(parts) + 0.45 * len(labels)))
     left = np.zeros(len(labels))
     for (name, values), color in zip(parts.items(), COLORS, strict=False):
@@ -450,6 +455,7 @@ def by_rank(panels: Mapping[str, Sequence[Tensor]]) -> Figure:
     """
     import matplotlib.pyplot as plt
 
+    not_empty("panels", panels)
     figsize = (WIDTH, 0.5 + 2.1 * len(panels))
     fig, axes = plt.subplots(len(panels), 1, squeeze=False, sharex=True, sharey=True, figsize=figsize)
     for ax, (title, vectors) in zip(axes.flat, panels.items(), strict=True):
@@ -478,6 +484,7 @@ def messages(panels: Mapping[str, Sequence[tuple[str, str]]], *, ranks: int = 2)
     import matplotlib.pyplot as plt
     from matplotlib.patches import Rectangle
 
+    not_empty("panels", panels)
     fig, axes = plt.subplots(len(panels), 1, squeeze=False, figsize=(WIDTH, 1.75 * len(panels)))
     for ax, (title, steps) in zip(axes.flat, panels.items(), strict=True):
         gap = min(0.33 / len(steps), 0.18)  # for the arrows
@@ -524,6 +531,7 @@ def scatter(panels: Mapping[str, Tensor], *, marks: Tensor | None = None, limit:
     """
     import matplotlib.pyplot as plt
 
+    not_empty("panels", panels)
     ncols = min(2, len(panels))
     nrows = math.ceil(len(panels) / ncols)
     side = WIDTH / 2
@@ -566,6 +574,7 @@ def error_bars(
     """
     import matplotlib.pyplot as plt
 
+    not_empty("panels", panels)
     size = (WIDTH, 0.4 + 2.5 * len(panels))
     fig, axes = plt.subplots(len(panels), 1, squeeze=False, sharey=True, figsize=size)
     for ax, (title, series) in zip(axes.flat, panels.items(), strict=True):
@@ -602,6 +611,7 @@ def orientations(panels: Mapping[str, Tensor], *, ncols: int, width: float = 2.4
         ncols: panels in a row.
         width: of one panel, in inches.
     """
+    not_empty("panels", panels)
     nrows = math.ceil(len(panels) / ncols)
     fig, axes = _gallery(nrows, ncols, width, width, 0.3)
     for ax, (title, x) in zip(axes, panels.items(), strict=False):
