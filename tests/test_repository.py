@@ -42,7 +42,9 @@ def test_install_lines_and_citation_use_the_address() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["repository-code"] == url
     assert citation["url"] == published
-    assert f'pip install "normtut @ git+{url}"' in README
+    released = re.search(r"^## \d", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    what = "normtut" if released else f'"normtut @ git+{url}"'  # from PyPI, once it is there
+    assert f"```sh\npip install {what}\n```" in README
     for chapter in chapters():
         assert f"normtut @ git+{url}" in chapter.read_text(encoding="utf-8"), chapter.name
 

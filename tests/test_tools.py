@@ -311,6 +311,7 @@ def released(copied: Path) -> Path:
         (copied / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, copied / name)
     shutil.copytree(ROOT / "book/api", copied / "book/api", dirs_exist_ok=True)
+    (copied / "README.md").write_text(f'pip install "normtut @ git+{repository_url(copied)}"\n')
     (copied / "CHANGELOG.md").write_text("# Changes\n\n## Unreleased\n\n- News.\n\n## 0.0.1 (2020-01-01)\n")
     return copied
 
@@ -318,6 +319,7 @@ def released(copied: Path) -> Path:
 def test_a_release_pins_the_chapters_and_what_follows_takes_the_pins_away(released: Path) -> None:
     day, url = datetime.date(2030, 2, 1), repository_url(released)
     release.set_version("7.8.9", day, released)
+    assert (released / "README.md").read_text() == "pip install normtut\n"
     before = {path: path.read_bytes() for path in chapters(released)}
     assert version(released) == "7.8.9"
     assert len(before) >= 14
@@ -330,6 +332,7 @@ def test_a_release_pins_the_chapters_and_what_follows_takes_the_pins_away(releas
     assert changes == "# Changes\n\n## 7.8.9 (2030-02-01)\n\n- News.\n\n## 0.0.1 (2020-01-01)\n"
     release.set_version("7.9.0.dev0", day, released)
     assert version(released) == "7.9.0.dev0"
+    assert (released / "README.md").read_text() == "pip install normtut\n"
     for path, pinned in before.items():
         assert path.read_bytes() == pinned.replace(b"@v7.8.9", b"")
     assert "# Changes\n\n## Unreleased\n\n## 7.8.9 (" in (released / "CHANGELOG.md").read_text()

@@ -16,7 +16,6 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
 from common import ROOT, pages
 
 BUILD = ROOT / "_build"

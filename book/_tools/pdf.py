@@ -12,7 +12,6 @@ import shutil
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
 from common import ROOT, pages
 
 HTML = ROOT / "_build" / "html"

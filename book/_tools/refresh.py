@@ -18,15 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from common import ROOT, chapters, repository_url, version
+from folds import fold
+from install_cell import repair
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-
-sys.path.insert(0, str(Path(__file__).parent))
-from common import ROOT, chapters, repository_url, version
-from folds import fold
-from install_cell import repair
 
 CELL_TIMEOUT = 600  # seconds
 

@@ -1,7 +1,8 @@
 """Set the version everywhere: python book/_tools/release.py 0.2.0 (a release) or 0.3.0.dev0 (what follows it).
 
-It stands in normtut/__init__.py. A release pins the install cells of the chapters to its tag and closes the
-section "Unreleased" of CHANGELOG.md; a version under development takes the pins away and opens a new one.
+It stands in normtut/__init__.py. A release pins the install cells of the chapters to its tag, closes the
+section "Unreleased" of CHANGELOG.md, and lets README.md install normtut from PyPI, where it will be; a version under
+development takes the pins away and opens a new section.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ import sys
 from pathlib import Path
 
 import nbformat
-
-sys.path.insert(0, str(Path(__file__).parent))
 from common import ROOT, chapters, repository_url, version
 from install_cell import repair
 from refresh import write
@@ -49,6 +48,11 @@ def set_version(new: str, today: datetime.date, root: Path = ROOT) -> None:
     source = init.read_text(encoding="utf-8").replace(old, f'__version__ = "{new}"')
     init.write_text(source, encoding="utf-8", newline="\n")
     changelog.write_text(text, encoding="utf-8", newline="\n")
+    readme = root / "README.md"
+    if is_release:  # from now on there is one to be had
+        text = readme.read_text(encoding="utf-8")
+        text = text.replace(f'"normtut @ git+{repository_url(root)}"', "normtut")
+        readme.write_text(text, encoding="utf-8", newline="\n")
     for path in chapters(root):
         notebook = nbformat.read(path, as_version=4)
         repair(notebook, repository_url(root), new)

@@ -11,7 +11,6 @@ import re
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
 from common import ROOT, repository_url
 
 PLACEHOLDER = "**The address is a placeholder.**"
