@@ -73,6 +73,11 @@ _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 class FileError(ValueError):
     """A file that holds no image that can be used; its message begins with the path.
 
+    >>> read_image(b"no picture")
+    Traceback (most recent call last):
+        ...
+    normtut.files.FileError: image: not an image of a known format
+
     Args:
         path: the file.
         reason: what is wrong with it.
@@ -92,6 +97,11 @@ class FileError(ValueError):
 @dataclass(frozen=True)
 class Picture:
     """An image in one of few modes, and what had to be decided to get there.
+
+    >>> gray = Image.fromarray(np.array([[0, 257, 65535]], np.uint16))
+    >>> picture = Picture(gray)
+    >>> picture.sixteen_bit, picture.array(), np.asarray(picture.eight_bit())
+    (True, array([[    0,   257, 65535]], dtype=uint16), array([[  0,   1, 255]], dtype=uint8))
 
     Args:
         image: of mode L, RGB, or LA and RGBA where transparency is kept; or of 16-bit gray, mode I or I;16….
@@ -270,6 +280,9 @@ def _refuse(image: Image.Image) -> None:
 
 def standardized(image: Image.Image, *, alpha: Alpha = "drop", srgb: bool = False) -> Picture:
     """An image that is open already, by the same policy (but turned as it is).
+
+    >>> standardized(Image.new("LA", (4, 3)), alpha="white").image.mode
+    'L'
 
     Raises:
         ValueError: for a mode or a TIFF in which there is no agreed level for white.

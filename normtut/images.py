@@ -30,7 +30,12 @@ __all__ = [
 
 
 class MeanStd(NamedTuple):
-    """Per-channel mean and std of pixels in [0, 1]. Unpack it: ``Normalize(*IMAGENET)``."""
+    """Per-channel mean and std of pixels in [0, 1]. Unpack it: ``Normalize(*IMAGENET)``.
+
+    >>> mean, std = MNIST
+    >>> MeanStd((0.5,), (0.25,))
+    MeanStd(mean=(0.5,), std=(0.25,))
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]

@@ -106,7 +106,12 @@ LAYERS: dict[str, Callable[[int, int], nn.Module]] = {
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A labelled image set, normalized by the statistics of its training part."""
+    """A labelled image set, normalized by the statistics of its training part.
+
+    >>> x, y = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 0, 1])
+    >>> ImageSet("noise", x, y, test_x=x, test_y=y).name
+    'noise'
+    """
 
     name: str
     x: Tensor
@@ -117,7 +122,11 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Run:
-    """One line of the results. Errors are fractions of the images that are given the wrong class."""
+    """One line of the results. Errors are fractions of the images that are given the wrong class.
+
+    >>> results()[0].key
+    ('patches', 'batch', 0, 32, 0, 10)
+    """
 
     data: str
     norm: str
@@ -235,6 +244,11 @@ def fit(
 ) -> nn.Sequential:
     """Train the network on ``data``; it comes back in evaluation mode.
 
+    >>> x, y = torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 0, 1])
+    >>> model = fit(ImageSet("noise", x, y, x, y), "group", batch_size=2, epochs=1)
+    >>> model(x).shape, model.training
+    (torch.Size([4, 2]), False)
+
     SGD with momentum 0.9 and weight decay 1e-4; a learning rate of 0.1 · batch size / 32 (linear scaling:
     Goyal et al. 2017) that falls to zero along a cosine; gradients clipped at norm 1; random mirroring. The
     same for every norm, so that the norm is the only difference, and the same number of epochs for every
@@ -308,6 +322,10 @@ def error(model: nn.Module, x: Tensor, y: Tensor) -> float:
 
 def error_in_pairs(model: nn.Module, x: Tensor, y: Tensor) -> float:
     """`error` with the statistics of pairs: each image is normalized together with one other, at random.
+
+    >>> x, y = torch.tensor([[1.0, 5.0], [0.0, 6.0]]), torch.tensor([0, 1])
+    >>> error(nn.BatchNorm1d(2), x, y), error_in_pairs(nn.BatchNorm1d(2), x, y)
+    (0.5, 0.0)
 
     So a network that was trained on pairs is tested as it was trained. The model itself does not change.
     """

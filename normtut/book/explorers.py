@@ -29,7 +29,11 @@ _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the style, and of its second half, t
 
 
 class Explorer:
-    """What the functions of this module return: a notebook shows its ``html``, which needs no network."""
+    """What the functions of this module return: a notebook shows its ``html``, which needs no network.
+
+    >>> Explorer("<p>Drag me.</p>", "a picture to drag")
+    Explorer(a picture to drag)
+    """
 
     def __init__(self, html: str, words: str) -> None:
         self.html = html

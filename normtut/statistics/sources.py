@@ -89,6 +89,13 @@ class Place:
 def image_files(path: str | os.PathLike[str], *, unreadable: list[FileError] | None = None) -> list[str]:
     """The files of a folder and its subfolders, sorted; names that begin with a dot are left out.
 
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("b.png", "a.png", ".hidden"):
+    ...         pathlib.Path(folder, name).touch()
+    ...     [os.path.basename(path) for path in image_files(folder)]
+    ['a.png', 'b.png']
+
     Links are followed, each folder visited once. A path of a file gives that file.
 
     Args:

@@ -20,7 +20,12 @@ EPS = 1e-5
 
 
 class Look(NamedTuple):
-    """What the teacher sees in images: the deepest features, and statistics of every layer."""
+    """What the teacher sees in images: the deepest features, and statistics of every layer.
+
+    >>> look = Look(torch.rand(3, 8, 4, 4), [torch.rand(3, 2, 8)], [torch.ones(3)])
+    >>> look.of(torch.tensor([2, 0])).features.shape
+    torch.Size([2, 8, 4, 4])
+    """
 
     features: Tensor  #: relu4_1, (N, C, H/8, W/8)
     statistics: list[Tensor]  #: relu1_1 … relu4_1: means and stds, each (N, 2, C)
@@ -58,8 +63,19 @@ class ChannelMoments(torch.autograd.Function):
 class Teacher(nn.Module):
     """The convolutions of a VGG network up to relu4_1, frozen.
 
+    >>> state = {}  # of a network with one convolution between two poolings, and few channels
+    >>> for i, inputs in {0: 3, 3: 8, 6: 8, 9: 8}.items():
+    ...     state[f"features.{i}.weight"] = torch.randn(8, inputs, 3, 3)
+    ...     state[f"features.{i}.bias"] = torch.zeros(8)
+    >>> look = Teacher(state)(torch.rand(2, 3, 32, 32))
+    >>> look.features.shape, len(look.statistics), look.statistics[0].shape
+    (torch.Size([2, 8, 4, 4]), 4, torch.Size([2, 2, 8]))
+
     Built from any state dict with torchvision's names (``features.0.weight`` …): VGG-16 and VGG-19
     differ in the number of convolutions between poolings; gaps in the numbering tell where these are.
+
+    Raises:
+        ValueError: if the names are others, or the network has batch norms.
     """
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
@@ -120,12 +136,24 @@ class Teacher(nn.Module):
 
 
 def content_distance(look: Look, content: Look) -> Tensor:
-    """Mean squared difference at relu4_1 over the variance of the content's features there; (N,)."""
+    """Mean squared difference at relu4_1 over the variance of the content's features there; (N,).
+
+    >>> ours, content = (Look(torch.full((1, 8, 4, 4), x), [], [torch.tensor([2.0])]) for x in (5.0, 1.0))
+    >>> content_distance(ours, content)
+    tensor([8.])
+    """
     return (look.features - content.features).square().flatten(1).mean(1) / content.variances[-1]
 
 
 def style_distance(look: Look, style: Look, weights: Sequence[float] | None = None) -> Tensor:
     """Differences of the channels' means and stds over the style's variance, summed over the layers; (N,).
+
+    >>> ours, style = (
+    ...     Look(torch.rand(1, 8, 4, 4), [torch.tensor([[[mean] * 8, [std] * 8]])], [torch.tensor([2.0])])
+    ...     for mean, std in ((5.0, 3.0), (1.0, 1.0))
+    ... )
+    >>> style_distance(ours, style)  # (4² + 2²) / 2
+    tensor([10.])
 
     The style loss of Huang & Belongie 2017, equation (13), with each layer in units of its own variance
     and, in training, with its own weight.
@@ -137,6 +165,12 @@ def style_distance(look: Look, style: Look, weights: Sequence[float] | None = No
 
 def color_distance(painted: Tensor, style: Tensor) -> Tensor:
     """How far the colours are from the style's, in the picture and in its details; (N,).
+
+    >>> picture = torch.rand(1, 3, 32, 32)
+    >>> gray = picture.mean(1, keepdim=True).expand_as(picture)
+    >>> same, other = color_distance(picture, picture), color_distance(gray, picture)
+    >>> bool(same < 1e-6), bool(other > 0.1)
+    (True, True)
 
     Statistics of single channels do not say which colours there are: a gray style and one of all hues may
     have the same. What they leave free is painted as coloured fringes along the edges. So the pixels' 3 × 3

@@ -42,7 +42,11 @@ PAIRINGS = 2  # how often a step paints each content, each time with another sty
 
 @dataclass
 class Config:
-    """What a run is: folders, budget, loss weights."""
+    """What a run is: folders, budget, loss weights.
+
+    >>> Config("photos", "paintings", "run", steps=100).lr
+    0.001
+    """
 
     content: str
     style: str

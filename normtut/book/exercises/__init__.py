@@ -102,7 +102,12 @@ def names() -> list[str]:
 
 
 class Task(NamedTuple):
-    """What an exercise asks for: its name for `check`, its title, the function to write, what that does."""
+    """What an exercise asks for: its name for `check`, its title, the function to write, what that does.
+
+    >>> first = tasks()[0]
+    >>> f"{first.signature} {first.task}"
+    'normalize(x, mean, std) removes mean and std, of shape (C,), from images (…, C, H, W)'
+    """
 
     name: str
     title: str

@@ -29,6 +29,10 @@ Args = tuple[Any, ...]
 class Exercise:
     """What `check` needs to know about one exercise.
 
+    >>> double = Exercise("Twice", "double(x)", "doubles x", lambda x: 2 * x, lambda seeded: iter([(0.5,)]))
+    >>> double.statement
+    'Write double(x), which doubles x.'
+
     Args:
         title: what it is called in a list of exercises.
         signature: the function to write, as ``inverse(z, mean, std)``; messages name its parameters.
