@@ -20,6 +20,7 @@ from common import chapters, pages, repository_url, version
 from folds import FOLDS, fold
 from install_cell import TAG, install_cell
 from nbnumbers import Number, read_lines
+from set_repository import forms
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -305,15 +306,20 @@ def test_equations_are_numbered_once_and_referred_to(path: Path, notebook) -> No
 
 
 def test_links_lead_somewhere(path: Path, notebook) -> None:
-    own_url = repository_url()
+    """Colab opens those to notebooks, and none to other files of the repository."""
+    own_url, published, *_ = forms(repository_url())
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(notebook)):
         if target.startswith(("http://", "https://")):
             if "github.com" in target and "/normtut" in target:
                 assert target.startswith(own_url), target
+            if target.startswith(published):
+                page = target.removeprefix(published).partition("#")[0].removesuffix(".html")
+                assert page in [p.relative_to(ROOT).with_suffix("").as_posix() for p in pages()], target
             continue
         file, _, anchor = target.partition("#")
         page = (path.parent / file).resolve() if file else path
         assert page in [p.resolve() for p in pages()], f"no page of the book: {target}"
+        assert page.suffix == ".ipynb", f"write {published}….html for {target}"
         if anchor:
             text = prose(read(page)) if page.suffix == ".ipynb" else page.read_text(encoding="utf-8")
             slugs = {

@@ -506,6 +506,7 @@ GLOSSARY = """
 
 def test_build_makes_the_links_that_markdown_has_not(tmp_path: Path) -> None:
     """To equations, figures, the glossary, the bibliography, and back; none in headings, code and links."""
+    published = set_repository.forms(repository_url())[1]
     text = nbformat.v4.new_markdown_cell
     book = chapter(
         tmp_path,
@@ -515,7 +516,7 @@ def test_build_makes_the_links_that_markdown_has_not(tmp_path: Path) -> None:
         ),
         text(
             "A Group norm is no group norm. [Wu 2018](https://arxiv.org/abs/1803.08494), twice: "
-            "[Wu](https://arxiv.org/abs/1803.08494)."
+            f"[Wu](https://arxiv.org/abs/1803.08494). [BN]({published}book/glossary.html#term-batch-norm)"
         ),
         drawing("draw-cell"),
         text("**Figure 5.1.** What to see of (5.1)."),
@@ -539,6 +540,7 @@ def test_build_makes_the_links_that_markdown_has_not(tmp_path: Path) -> None:
     assert "(5.9), (0.5)" in first
     assert re.findall(r'<a class="term[^>]*>([^<]+)</a>', first) == ["Group norm"]
     assert first.count("bibliography.html#wu2018") == 1
+    assert 'href="../book/glossary.html#term-batch-norm"' in first
     assert 'href="05_t.html#equation-5-1"' in second
     assert 'href="05_t.html#fig-5-1"' in second
     assert re.findall(r'href="(glossary[^"]+#[^"]+)"[^>]*>([^<]+)</a>', second) == [

@@ -3,6 +3,8 @@
 - "(5.1)" leads to equation (5.1), "Figure 5.1" to the figure.
 - The first use of each word of `book/glossary.yml` in a chapter leads to its definition, and the page of the glossary
   lists these uses: it is the index of terms too. Its words and their synonyms are found by the search.
+- A page of the book that is no notebook, which Colab does not open, stands in a chapter with the address at which it is
+  published; on the page the link leads to the same build.
 - A paper that a chapter cites has a dagger that leads to its place in the bibliography, which leads back.
 """
 
@@ -149,8 +151,13 @@ class Links(SphinxTransform):
             if any(isinstance(node, nodes.reference) for node in made):
                 text.parent.replace(text, made)
         cited: set[str] = set()
+        published = self.config.html_baseurl
         for reference in list(self.document.findall(nodes.reference)):
-            key = papers().get(reference.get("refuri", ""))
+            uri = reference.get("refuri", "")
+            if published and uri.startswith(published):
+                reference["refuri"] = "../" + uri.removeprefix(published)
+                reference["internal"] = True
+            key = papers().get(uri)
             if key and key not in cited:
                 cited.add(key)
                 dagger = f'<a class="dagger" href="bibliography.html#{key}" aria-label="in the bibliography">†</a>'
