@@ -1,8 +1,10 @@
 """The style network, its losses, its training and its command."""
 
 import argparse
+import dataclasses
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -554,6 +556,21 @@ def test_training_lowers_the_loss_on_two_processes(material: Path, tmp_path: Pat
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in log] == [50, 100, 150]  # one writer
     assert log[-1]["style"] < 0.9 * log[0]["style"]
+
+
+def test_every_option_of_training_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train.main(["--help"])
+    options = " ".join(capsys.readouterr().out.partition("options:")[2].split())
+    for field in dataclasses.fields(train.Config):
+        flag = "--" + field.name.replace("_", "-")
+        words = re.search(
+            rf"{flag}(?:, --no-{field.name})? (?:{field.name.upper()} )?(.+?)(?= --|$)", options
+        )[1]
+        default = re.search(r" \(default: (.*)\)$", words)
+        assert len(words.replace(default[0] if default else "", "").split()) >= 3, flag
+        assert (default[1] if default else None) in (None, str(field.default)), flag
+    assert "--crop CROP side of the crops, in pixels (default: 256)" in options
 
 
 @pytest.mark.parametrize(

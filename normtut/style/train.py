@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+import re
 import sys
 import time
 import typing
@@ -46,34 +47,62 @@ class Config:
 
     >>> Config("photos", "paintings", "run", steps=100).lr
     0.001
+
+    Args:
+        content: folder of the pictures to paint, with its subfolders.
+        style: folder of the pictures to paint them like.
+        out: folder for checkpoints, the log, sample pictures and the weights; a run that it holds goes on.
+        teacher: file of VGG weights; without it torchvision's VGG-19.
+        start: checkpoint of another run to go on from, at step 0 of this one.
+        steps: over which the learning rate falls.
+        stop: end after this many of them.
+        batch: contents and styles per step and process.
+        crop: side of the crops, in pixels.
+        smallest: crops show from this part of a picture's shorter side to all of it.
+        enlarge: those that have fewer pixels than a crop; if not, pictures are mirrored instead.
+        lr: learning rate at first; it falls along a cosine.
+        lr_end: learning rate at the end.
+        style_weight: of the style loss, beside the content loss.
+        layer_weights: of relu1_1, relu2_1, relu3_1 and relu4_1 in the style loss.
+        color_weight: of the pixels' covariance in the style loss.
+        smooth_weight: total variation where the content is smooth.
+        range_weight: for leaving [0, 1].
+        same_weight: for changing a picture whose style is its own.
+        same: part of such pairs.
+        ema: share of itself that the average of the weights, the result, keeps in a step.
+        seed: of the crops, the pairs and the first weights.
+        save_every: seconds between checkpoints.
+        workers: threads that prepare crops.
+        device: to train on; CUDA if there is one, else the CPU.
+        amp: convolutions in bfloat16; by default on CUDA.
     """
 
     content: str
     style: str
     out: str
-    teacher: str | None = None  #: file of VGG weights; without it torchvision's VGG-19
-    start: str | None = None  #: checkpoint of another run to go on from, at step 0 of this one
-    steps: int = 40_000  #: over which the learning rate falls
-    stop: int | None = None  #: end after this many of them
-    batch: int = 4  #: contents and styles per step and process
+    teacher: str | None = None
+    start: str | None = None
+    steps: int = 40_000
+    stop: int | None = None
+    batch: int = 4
     crop: int = 256
-    smallest: float = 0.45  #: crops show from this part of a picture's shorter side to all of it
-    enlarge: bool = True  #: where that is less than a crop's pixels; if not, pictures are mirrored instead
-    lr: float = 1e-3  #: at first; it falls along a cosine …
-    lr_end: float = 1e-5  #: … to this
+    smallest: float = 0.45
+    enlarge: bool = True
+    lr: float = 1e-3
+    lr_end: float = 1e-5
     style_weight: float = 4.0
-    layer_weights: str = "0.5,0.75,1,1"  #: of relu1_1 … relu4_1 in the style loss
-    color_weight: float = 0.0  #: of the pixels' covariance in the style loss
-    smooth_weight: float = 0.2  #: total variation where the content is smooth
-    range_weight: float = 10.0  #: for leaving [0, 1]
-    same_weight: float = 5.0  #: for changing a picture whose style is its own
-    same: float = 0.06  #: part of such pairs
+    layer_weights: str = "0.5,0.75,1,1"
+    color_weight: float = 0.0
+    smooth_weight: float = 0.2
+    range_weight: float = 10.0
+    same_weight: float = 5.0
+    same: float = 0.06
     ema: float = 0.999
     seed: int = 0
-    save_every: float = 120.0  #: seconds between checkpoints
+    save_every: float = 120.0
     workers: int = 2
     device: str | None = None
-    amp: bool | None = None  #: convolutions in bfloat16; by default on CUDA
+    amp: bool | None = None
 
 
 class Images:
@@ -453,17 +482,25 @@ def _check(config: Config) -> None:
 
 
 def _parse(argv: Sequence[str] | None) -> Config:
-    parser = argparse.ArgumentParser("python -m normtut.style.train", description="Train the style network.")
+    parser = argparse.ArgumentParser(
+        "python -m normtut.style.train",
+        description="Train the style network.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     types = typing.get_type_hints(Config)
+    said = dict(re.findall(r"^ {8}(\w+): (.+)\.$", Config.__doc__ or "", re.MULTILINE))
     for f in fields(Config):
         flag = "--" + f.name.replace("_", "-")
         kinds = [t for t in typing.get_args(types[f.name]) if t is not type(None)] or [types[f.name]]
-        if kinds == [bool]:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=f.default)
-        elif f.default is MISSING:
-            parser.add_argument(flag, type=kinds[0], required=True)
+        options: dict[str, Any] = {"help": said.get(f.name)}
+        if f.default is MISSING:
+            options |= {"required": True, "default": argparse.SUPPRESS}
         else:
-            parser.add_argument(flag, type=kinds[0], default=f.default)
+            options["default"] = f.default
+        if kinds == [bool]:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
+        else:
+            parser.add_argument(flag, type=kinds[0], **options)
     return Config(**vars(parser.parse_args(argv)))
 
 
