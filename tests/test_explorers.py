@@ -422,15 +422,3 @@ def test_a_chapter_opened_as_a_file_shows_the_whole_picture(address, browser) ->
     assert page.locator(".nx > img").is_visible()
     assert page.locator(".nx :is(canvas, input):visible").count() == 0
     page.close()
-
-
-# --- what they are given ------------------------------------------------------------------------------------
-
-
-def test_wrong_arguments_are_named() -> None:
-    with pytest.raises(ValueError, match=r"photo must be uint8 .*, got torch\.float32, \(3, 4, 4\)"):
-        plots.clipping_explorer(torch.zeros(3, 4, 4))
-    with pytest.raises(ValueError, match=r"images must be of shape \(N, H, W\), got \(2, 3\)"):
-        plots.running_explorer(torch.zeros(2, 3))
-    with pytest.raises(ValueError, match="styles must be two, got 1: a"):
-        plots.mixing_explorer(StyleTransfer(), torch.zeros(3, 8, 8), {"a": torch.zeros(3, 8, 8)})

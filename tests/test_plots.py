@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from normtut import plots
+from normtut.style import StyleTransfer
 
 
 def test_setup_needs_no_ipython(monkeypatch):
@@ -199,3 +200,12 @@ def test_of_nothing_no_figure_is_drawn(draw, name):
     with pytest.raises(ValueError, match=f"^{name} is empty: there is nothing to draw$"):
         draw({})
     assert not plt.get_fignums()
+
+
+def test_what_a_picture_to_play_with_cannot_show_is_named() -> None:
+    with pytest.raises(ValueError, match=r"photo must be uint8 .*, got torch\.float32, \(3, 4, 4\)"):
+        plots.clipping_explorer(torch.zeros(3, 4, 4))
+    with pytest.raises(ValueError, match=r"images must be of shape \(N, H, W\), got \(2, 3\)"):
+        plots.running_explorer(torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="styles must be two, got 1: a"):
+        plots.mixing_explorer(StyleTransfer(), torch.zeros(3, 8, 8), {"a": torch.zeros(3, 8, 8)})
