@@ -344,7 +344,8 @@ def _with_profile(image: Image.Image, profile: bytes, srgb: bool) -> tuple[Image
     target = image.mode if space == "RGB" else "RGB"
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        done = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=target)
+        colors = image.getchannel("L") if image.mode == "LA" else image  # of LA it would read A as pixels
+        done = ImageCms.profileToProfile(colors, source, ImageCms.createProfile("sRGB"), outputMode=target)
     except ImageCms.PyCMSError:
         return image, f"with the colour profile {name!r}, which cannot be applied: taken as sRGB"
     assert done is not None  # it is only None where the image is overwritten

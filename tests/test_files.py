@@ -2,16 +2,17 @@
 
 import os
 import struct
+import sys
 import threading
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, features
 from tifffile import imwrite
 
 from normtut.cli import stylize
-from normtut.files import FileError, read_image, standardized
+from normtut.files import FileError, Picture, read_image, standardized
 from normtut.statistics import scan
 
 RNG = np.random.default_rng(0)
@@ -212,6 +213,89 @@ def test_profiles_that_do_not_fit_or_are_damaged_are_noted(tmp_path):
     assert read_image(path, srgb=True).notes == read_image(path).notes == ()
 
 
+def profile(space: bytes, *tags: tuple[bytes, bytes]) -> bytes:
+    """A colour profile of few tags (ICC.1:2001-04)."""
+    start, table, data = 128 + 4 + 12 * len(tags), b"", b""
+    for name, content in tags:
+        table += name + struct.pack(">II", start + len(data), len(content))
+        data += content + bytes(-len(content) % 4)
+    size = struct.pack(">I", start + len(data))
+    header = size + b"lcms" + b"\x02\x20\0\0" + b"mntr" + space + b"XYZ " + bytes(12) + b"acsp"
+    header += bytes(28) + struct.pack(">iii", 63190, 65536, 54061)  # the illuminant D50
+    return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + data
+
+
+def described(name: bytes) -> tuple[bytes, bytes]:
+    return b"desc", b"desc" + bytes(4) + struct.pack(">I", len(name) + 1) + name + bytes(1 + 78)
+
+
+def gray_profile(gamma: float) -> bytes:
+    white = b"wtpt", b"XYZ " + bytes(4) + struct.pack(">iii", 63190, 65536, 54061)
+    curve = b"kTRC", b"curv" + bytes(4) + struct.pack(">IH", 1, round(256 * gamma))
+    return profile(b"GRAY", described(b"linear gray"), white, curve)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA"])
+def test_gray_profiles_give_gray(tmp_path, mode):
+    levels = noise(6, 7) if mode == "L" else noise(6, 7, 2)
+    path = tmp_path / "gray.png"
+    Image.fromarray(levels).save(path, icc_profile=gray_profile(1.0))
+    picture = read_image(path, srgb=True, alpha="keep")
+    assert picture.notes[0] == "converted from the colour profile 'linear gray' to sRGB"
+    assert picture.image.mode == mode
+    linear = (levels if mode == "L" else levels[..., 0]) / 255
+    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    found = picture.array() if mode == "L" else picture.array()[..., 0]
+    errors = abs(found - 255 * encoded)
+    assert errors[linear > 0.1].max() <= 1.5
+    assert errors.max() <= 10  # the first levels are 13 apart, and the library works with 8 bits
+    if mode == "LA":
+        assert (picture.array()[..., 1] == levels[..., 1]).all()
+
+
+def test_a_palette_with_a_profile_is_converted_by_its_colours(tmp_path):
+    x = noise(6, 7, 3)
+    palette = Image.fromarray(x).quantize(64)
+    path = tmp_path / "palette.png"
+    palette.save(path, icc_profile=wide_gamut())
+    colours = np.asarray(palette.convert("RGB")).astype(int)
+    assert abs(read_image(path, srgb=True).array() - colours[..., [1, 0, 2]]).max() <= 1
+
+
+def test_a_profile_that_says_what_it_is_but_not_how_is_noted(tmp_path):
+    path = tmp_path / "x.png"
+    x = noise(3, 4, 3)
+    Image.fromarray(x).save(path, icc_profile=profile(b"RGB ", described(b"empty")))
+    picture = read_image(path, srgb=True)
+    assert picture.notes == ("with the colour profile 'empty', which cannot be applied: taken as sRGB",)
+    assert (picture.array() == x).all()
+
+
+def test_levels_beyond_16_bits_are_refused():
+    for level in (-1, 65536):
+        with pytest.raises(ValueError, match=rf"levels from .*{level}.* do not fit into 16 bits"):
+            Picture(Image.fromarray(np.array([[0, level]], np.int32))).array()
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow reads no AVIF here")
+def test_damaged_avif_is_an_error_with_a_reason(tmp_path):
+    """Its decoder raises errors of several kinds."""
+    path = tmp_path / "x.avif"
+    Image.fromarray(noise(40, 50, 3)).save(path)
+    assert read_image(path).image.size == (50, 40)
+    whole, said = path.read_bytes(), []
+    for k in range(60):
+        damaged = bytearray(whole[: RNG.integers(1, len(whole))] if k % 2 else whole)
+        for place in RNG.integers(len(damaged), size=4 * (k % 2 == 0)):
+            damaged[place] ^= 0xFF
+        try:
+            read_image(bytes(damaged), name="x.avif")
+        except FileError as error:
+            said.append(str(error))
+    assert len(said) > 10
+    assert all(words.startswith("x.avif: ") for words in said)
+
+
 # -- what is not opened, and how it is said -------------------------------------------------------------
 
 
@@ -259,6 +343,13 @@ def test_heic_says_what_to_install(tmp_path):
     with pytest.raises(FileError, match="pip install pillow-heif") as error:
         read_image(tmp_path / "photo.HEIC")
     assert not error.value.foreign
+
+
+def test_without_pillow_heif_too(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(FileError, match="the package that reads it is missing"):
+        read_image(tmp_path / "photo.heic")
 
 
 def test_names_are_escaped_in_messages():

@@ -644,6 +644,17 @@ def test_small_pictures_are_mirrored_rather_than_enlarged(tmp_path: Path) -> Non
         assert index.diff().abs().max() <= 1
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows has other rights")
+def test_weights_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    """safetensors itself writes for the owner alone."""
+    before = os.umask(0o027)
+    try:
+        train._write(tmp_path / "w.safetensors", lambda path: save_file({"w": torch.ones(2)}, path))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "w.safetensors").stat().st_mode & 0o777 == 0o640
+
+
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pth").write_bytes(b"old")
 

@@ -456,7 +456,10 @@ def _write(path: Path, write: typing.Callable[[Path], object]) -> None:
     """Write beside and move over: a kill leaves the old file or the new one, never half of one."""
     temporary = path.with_suffix(".tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         write(temporary)
+        temporary.chmod(mode)  # safetensors writes for the owner alone
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # PyTorch's writer answers a full disk with a RuntimeError
         temporary.unlink(missing_ok=True)
