@@ -221,6 +221,8 @@ def test_a_tar_may_end_without_padding(folder, tmp_path):
     end += -end % 512 + 1024  # two blocks of zeros are the mark
     (tmp_path / "x.tar").write_bytes(whole[:end])
     assert scan(tmp_path / "x.tar").skipped == []
+    (tmp_path / "x.tar").write_bytes(whole + bytes(3 * 2**20))  # or with more of it than anyone needs
+    assert scan(tmp_path / "x.tar").skipped == []
 
 
 @pytest.mark.parametrize("name", ["x.zip", "x.parquet", "x.arrow", "x stream.arrow"])
@@ -268,6 +270,12 @@ def test_hidden_members_are_left_out(folder, tmp_path):
     with tarfile.open(path, "w") as tar:
         for name in ("./a.png", "__MACOSX/._a.png", ".cache/b.png"):
             tar.add(folder / NAMES[2], name)
+    assert (scan(path).stats.images, scan(path).skipped) == (1, [])
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.mkdir("folder")
+        for name in ("folder/a.png", "__MACOSX/._a.png", ".cache/b.png"):
+            archive.write(folder / NAMES[2], name)
     assert (scan(path).stats.images, scan(path).skipped) == (1, [])
 
 
@@ -324,6 +332,25 @@ def test_an_object_store(folder, expected):
         scan("memory://bucket/bad")
     with pytest.raises(FileNotFoundError, match="memory://bucket/nothing"):
         scan("memory://bucket/nothing")
+    store.pipe_file("/bucket/hidden/.x.png", b"x")
+    with pytest.raises(ValueError, match="no files in the folder memory://bucket/hidden"):
+        scan("memory://bucket/hidden")
+
+
+def test_a_store_that_fails_in_its_own_way_is_told_with_the_address(monkeypatch, capsys):
+    memory = pytest.importorskip("fsspec").get_filesystem_class("memory")
+
+    class NoCredentials(Exception):
+        """As those of botocore, of no class that Python knows."""
+
+    for error in (NoCredentials("unable to locate credentials"), TimeoutError("timed out")):
+
+        def fail(*_, error=error):
+            raise error
+
+        monkeypatch.setattr(memory, "exists", fail)
+        assert main(["stats", "--quiet", "memory://bucket/x"]) == 2
+        assert str(error) in capsys.readouterr().err
 
 
 def test_an_address_that_cannot_be_read_says_what_to_install(monkeypatch, capsys):
@@ -525,3 +552,12 @@ def test_reports_add_up(folder, expected):
     assert (total.done, total.listing) == (80, 0)
     with pytest.raises(TypeError):
         total + 1
+
+
+@pytest.mark.parametrize("name", sorted(Report().state_dict()))
+def test_a_state_that_lacks_something_is_refused(name):
+    state = Report().state_dict()
+    assert Report.from_state(state).state_dict() == state
+    del state[name]
+    with pytest.raises(ValueError, match=rf"state is not that of a Report: KeyError\('{name}'\)"):
+        Report.from_state(state)

@@ -2,6 +2,8 @@ import copy
 import itertools
 import math
 import statistics
+import subprocess
+import sys
 
 import PIL.Image
 import pytest
@@ -280,3 +282,17 @@ def test_cifar10_stands_in_for_the_patches(monkeypatch, patches):
 def test_a_folder_without_classes_is_refused(tmp_path):
     with pytest.raises(ValueError, match="two classes"):
         experiments.images(tmp_path)
+
+
+def test_where_all_results_are_stored_nothing_is_run():
+    """As `make experiments` runs them; of the last only what chapter 14 draws."""
+    script = (
+        "import runpy, sys\n"
+        "for name in ('placement', 'critics', 'denoising'):\n"
+        "    sys.argv = [name]\n"
+        "    runpy.run_module(f'normtut.book.{name}', run_name='__main__')\n"
+        "sys.argv = ['experiments']\n"
+        "runpy.run_module('normtut.experiments', run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 import xml.etree.ElementTree as ET
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -146,3 +148,53 @@ class TestLooks:
     def test_curves_without_a_norm_take_the_colours_in_order(self):
         lines = plots.curves({k: [1, 2] for k in "abc"}).lines
         assert [line.get_color() for line in lines] == list(COLORS[:3])
+
+
+def test_what_is_black_all_over_needs_no_style():
+    """A chart's shapes have the page's ink anyway."""
+    fig, ax = plt.subplots()
+    ax.bar([0], [1], color="black")
+    ax.bar([1], [1], color=COLORS[0])
+    ax.set_axis_off()
+    bars = [p.attrib.get("style", "") for p in drawn(fig).iter("path")]
+    assert sum("fill:" in style for style in bars) == 1
+
+
+def test_a_label_on_its_side_stays_so():
+    fig, ax = plt.subplots()
+    ax.set_ylabel("loss")
+    (label,) = [t for t in drawn(fig).iter("text") if t.text == "loss"]
+    assert "rotate(-90 " in label.attrib["transform"]
+
+
+@pytest.mark.parametrize(("look", "uses"), [({"mew": 0}, 0), ({"mfc": "none"}, 60)])
+def test_many_full_dots_become_one_path_and_rings_stay_rings(look, uses):
+    fig, ax = plt.subplots()
+    ax.plot(range(60), "o", ls="", **look)
+    ax.set_axis_off()
+    assert figure_svg(fig).count("<use") == uses
+
+
+def test_a_notebook_stores_each_figure_in_its_best_form_and_with_its_numbers():
+    interactive = pytest.importorskip("IPython.core.interactiveshell").InteractiveShell
+    interactive.instance()
+    try:
+        plots.setup()
+        formats = {}
+        for kind in ("chart", "photo"):
+            fig, ax = plt.subplots()
+            if kind == "chart":
+                ax.plot([0, 1])
+            else:
+                ax.imshow(torch.rand(8, 8, 3).numpy())
+            formats[kind], _ = interactive.instance().display_formatter.format(fig)
+    finally:
+        interactive.clear_instance()
+    assert {kind: set(found) & {"image/png", "image/jpeg"} for kind, found in formats.items()} == {
+        "chart": {"image/png"},
+        "photo": {"image/jpeg"},
+    }
+    with PIL.Image.open(io.BytesIO(formats["chart"]["image/png"])) as picture:
+        assert picture.mode == "P"
+    for found in formats.values():
+        assert found[in_notebook.MIME_TYPE]["axes"]

@@ -58,3 +58,20 @@ def test_error_bars_reach_from_the_lowest_run_to_the_highest():
     np.testing.assert_allclose(line.get_ydata(orig=False), [0.3, 0.1])
     np.testing.assert_allclose(np.asarray(bars.get_segments())[:, :, 1], [[0.2, 0.5], [0.1, 0.1]])
     assert [t.get_text() for t in fig.legends[0].get_texts()] == ["a", "b"]
+
+
+def test_points_lie_where_they_are_and_at_most_on_the_edge():
+    points = {name: torch.tensor([[0.5, -1.0], [9.0, 0.0]]) for name in ("a", "b", "c")}
+    fig = plots.scatter(points, marks=torch.tensor([[1.0, 2.0]]), limit=3)
+    first, *_, fourth = fig.axes
+    marks, dots = first.lines
+    assert [marks.get_xdata().tolist(), marks.get_ydata().tolist()] == [[1], [2]]
+    assert [dots.get_xdata().tolist(), dots.get_ydata().tolist()] == [[0.5, 3], [-1, 0]]
+    assert len(fig.axes) == 4
+    assert not fourth.axison  # a row of two, and one place is empty
+
+
+def test_levels_of_eight_bits_are_shown_as_they_are():
+    levels = torch.arange(12, dtype=torch.uint8).view(3, 2, 2)
+    (ax,) = plots.show([levels]).axes
+    assert np.array_equal(ax.images[0].get_array(), levels.movedim(0, -1))

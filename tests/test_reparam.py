@@ -457,3 +457,13 @@ def test_what_is_no_tensor_is_named(name, call):
     for junk in ([[1.0, 2.0]], np.ones((2, 2))):
         with pytest.raises(TypeError, match=f"^{name} must be a tensor, got {type(junk).__name__}$"):
             call(junk)
+
+
+def test_the_settings_are_in_the_text_of_a_layer():
+    layer = nn.Linear(3, 2)
+    for wrap, words in (
+        (reparam.spectral_norm, "(0): _SpectralNorm(n_power_iterations=1, dim=0, eps=1e-12)"),
+        (reparam.weight_norm, "(0): _WeightNorm(dim=0)"),
+        (reparam.weight_standardization, "(0): _WeightStandardization(dim=0, eps=1e-05)"),
+    ):
+        assert words in repr(wrap(copy.deepcopy(layer)))
