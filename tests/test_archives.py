@@ -1,5 +1,6 @@
 """Images in archives and tables, at addresses, in many shards; counted in several runs."""
 
+import argparse
 import gzip
 import http.server
 import io
@@ -416,6 +417,47 @@ def test_save_and_resume(folder, tmp_path, capsys):
     assert (status, "with other options" in told) == (2, True)
     assert run(capsys, tmp_path, "--save", tmp_path / "no" / "a.json")[0] == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json"]
+
+
+@pytest.mark.parametrize(("seconds", "times"), [(1e9, 1), (0.0, 4)])
+def test_a_state_is_written_now_and_then(folder, tmp_path, capsys, monkeypatch, seconds, times):
+    written, write = [], cli._Saved.write
+
+    def noting(saved, report):
+        written.append(report.done)
+        write(saved, report)
+
+    monkeypatch.setattr(cli._Saved, "write", noting)
+    monkeypatch.setattr(cli, "_EVERY", seconds)
+    assert run(capsys, folder, "--save", tmp_path / "a.json")[0] == 0
+    assert len(written) == times  # three batches of 32, and at the end
+    assert written == sorted(written)
+    assert written[-1] == 80
+
+
+def test_only_one_process_resumes(folder, tmp_path):
+    options = argparse.Namespace(save=str(tmp_path / "a.json"), resume=True, paths=[str(folder)])
+    options.resize = options.crop = options.srgb = options.key = None
+    with pytest.raises(ValueError, match="--resume continues one process, not several"):
+        cli._Saved(options, world=2)
+
+
+def test_a_state_of_another_format_is_refused(folder, tmp_path, capsys):
+    state = tmp_path / "a.json"
+    assert run(capsys, folder, "--save", state)[0] == 0
+    saved = json.loads(state.read_text())
+    state.write_text(json.dumps(saved | {"normtut stats": 99}))
+    status, told = run(capsys, state)
+    assert status == 2
+    assert "it is of format 99, not" in told
+
+
+def test_a_part_says_in_the_table_that_it_is_one(folder):
+    stop = threading.Event()
+    stop.set()
+    table = cli._as_table(scan(folder, stop=stop))
+    assert table.startswith("PARTIAL: interrupted; only the files until then are counted\nimages   ")
+    assert cli._as_table(Report()).splitlines() == ["images   0"]
 
 
 def test_files_that_have_come_or_gone_are_noticed(folder, tmp_path, capsys):

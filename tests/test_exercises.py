@@ -402,6 +402,39 @@ def test_ctrl_c_is_the_users(capsys):
     with pytest.raises(KeyboardInterrupt):
         check("normalize", _raising(KeyboardInterrupt()))
 
+    class Result:
+        def __repr__(self):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check("normalize", lambda x, mean, std: Result())
+
+
+def test_an_error_that_lies_about_where_it_was_raised(capsys):
+    class Liar(Exception):
+        __traceback__ = "nowhere"
+
+    assert not check("normalize", _raising(Liar("so there")))
+    assert "Liar: so there" in _out(capsys)
+
+
+@pytest.mark.parametrize(("right", "wrong"), [(True, 1), (False, None), (None, 0), ("gray", "grey")])
+def test_yes_no_nothing_and_words_are_exactly_that(right, wrong):
+    task = Exercise("A fact", "fact(x)", "says it", lambda x: right, lambda seeded: iter([(1.0,)]))
+    assert attempted(task, lambda x: right, None)[0]
+    said = attempted(task, lambda x: wrong, None)[1]
+    assert f"should return {right!r}, got {wrong}." in said
+
+
+def test_a_list_that_has_become_a_tuple_has_changed():
+    task = Exercise("A sum", "total(x)", "adds", lambda x: sum(x[0]), lambda seeded: iter([([[1, 2]],)]))
+
+    def changing(x):
+        x[0] = tuple(x[0])
+        return 3
+
+    assert "changes its input in place" in attempted(task, changing, None)[1]
+
 
 def _others():
     numbers = np.random.get_state()[1].tolist()  # noqa: NPY002

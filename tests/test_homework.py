@@ -13,6 +13,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -327,3 +328,12 @@ def test_the_table_of_marks_is_what_the_graders_give():
             assert MARKS[who][:2] == (int(visible), int(hidden))
         expected = MARKS[whose[what][0]][2].replace(" 2 s", " 10 s")
         assert expected.startswith(told.partition(" …")[0])
+
+
+def test_where_the_address_is_not_known_nothing_is_installed(monkeypatch):
+    def unknown(name):
+        raise metadata.PackageNotFoundError(name)
+
+    assert "install" in [cell["id"] for cell in homework(["inverse"], seed=1)["cells"]]
+    monkeypatch.setattr(metadata, "metadata", unknown)  # as for a folder that has only been copied
+    assert "install" not in [cell["id"] for cell in homework(["inverse"], seed=1)["cells"]]
