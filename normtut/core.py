@@ -229,11 +229,14 @@ def from_numpy(array: NDArray[Any]) -> Tensor:
 
 def at_least_float32(x: Tensor) -> Tensor:
     """``x``, or a copy of it in float32 where it has less precision than that."""
-    return x if x.dtype.itemsize >= 4 else x.float()
+    return x if x.dtype in _WIDE else x.float()
+
+
+_WIDE = (torch.float32, torch.float64)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
-    return dtype if dtype.itemsize >= 4 else torch.float32
+    return dtype if dtype in _WIDE else torch.float32
 
 
 def _as_stats(name: str, stats: Stats, x: Tensor) -> Tensor:

@@ -83,8 +83,8 @@ class _ChannelAffine(v2.Transform):  # type: ignore[misc]  # torchvision is unty
             raise ValueError(f"std must be positive and finite, got {self.std}")
 
     def forward(self, *inputs: Any) -> Any:
-        if len(inputs) == 1 and type(inputs[0]) is Tensor:  # the image: nothing has to be looked for
-            return self.transform(inputs[0], {})
+        if [*map(type, inputs)] == [Tensor]:  # the image: nothing has to be looked for
+            return self.transform(*inputs, {})
         return super().forward(*inputs)
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:

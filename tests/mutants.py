@@ -10,8 +10,9 @@ survive, and why, are in tests/survivors.md.
 Thousands of mutants need a short way for each. A session of pytest collects the tests once. A fork of it runs
 them under coverage.py, which says which tests run a line, and how long each takes. For each mutant, a fork
 of the session gives the functions that changed their new code, and runs the tests of the changed line, the
-shortest first, until one fails. A change outside of functions (a constant, a default, a decorator) needs
-another import: there pytest begins anew, in a fork that has imported torch, but not normtut.
+shortest first and those that start processes last, until one fails. A change outside of functions (a
+constant, a default, a decorator) needs another import: there pytest begins anew, in a fork that has imported
+torch, but not normtut; and where the tests of the line pass, all others run, too.
 """
 
 from __future__ import annotations
@@ -211,20 +212,21 @@ def _mutant(module: str, text: str, meaning: str) -> Mutant:
 # --- which tests --------------------------------------------------------------------------------------------
 
 
-def affected(mutant: Mutant, lines: dict[str, list[str]]) -> set[str]:
+def affected(mutant: Mutant, lines: dict[str, list[str]], starters: set[str]) -> set[str]:
     """The tests that run the changed statement.
 
     Where none does in this process (it is run on import, or by other processes), those that run anything of
-    the function around it.
+    the function around it, and those that start processes.
 
     Args:
         mutant: the mutant.
         lines: of each line of its module, the tests that run it.
+        starters: the tests that start processes.
     """
-    for first, last in _places(original(mutant.module), mutant.line):
+    for i, (first, last) in enumerate(_places(original(mutant.module), mutant.line)):
         if tests := {test for line in range(first, last + 1) for test in lines.get(str(line), [])}:
-            return tests
-    return set()
+            return tests | starters if i else tests
+    return starters
 
 
 def _places(text: str, line: int) -> Iterator[tuple[int, int]]:
@@ -336,7 +338,8 @@ class Trials:
 
     def __init__(self, group: str, folder: Path, results: Path) -> None:
         self.group, self.folder, self.results = group, folder, results
-        texts = "".join(map(original, modules(group)))
+        # Also of this text: another version of it may write other things into the map.
+        texts = "".join([*map(original, modules(group)), Path(__file__).read_text(encoding="utf-8")])
         self.map = results / f"{group.replace('/', '-')}-{_digest(texts)}.json"
         for name in ("normtut", "tests", "benchmarks", "book"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -367,7 +370,7 @@ class Trials:
         tried = read(self.results)
         for mutant in mutants:
             if mutant.key not in tried:
-                self.one(mutant, self.session)
+                self.one(mutant, self.session, by_all=True)
 
     def functions(self, items: list[pytest.Item], mutants: list[Mutant]) -> None:
         if not self.map.exists() and forked(lambda: self.measure(items), 1e5) != "passed":
@@ -390,14 +393,30 @@ class Trials:
 
                 self.one(mutant, changed)
 
-    def one(self, mutant: Mutant, start: Callable[[Callable[[list[pytest.Item]], object]], object]) -> None:
-        """Let the tests of a mutant run, and keep what came of it."""
+    def one(
+        self,
+        mutant: Mutant,
+        start: Callable[[Callable[[list[pytest.Item]], object]], object],
+        by_all: bool = False,
+    ) -> None:
+        """Let the tests of a mutant run, and keep what came of it.
+
+        Args:
+            mutant: the mutant.
+            start: does something with the tests, in the mutant.
+            by_all: let all others run, too. Of a changed signature, the tests that notice it may run no line
+                of the function, but look at its arguments or see it refuse some.
+        """
         seconds, lines, starters = json.loads(self.map.read_text(encoding="utf-8"))
-        tests = (affected(mutant, lines[mutant.module]) or set(seconds)).union(starters)
+        first = affected(mutant, lines[mutant.module], set(starters))
+        tests = set(seconds) if by_all or not first else first
+
+        def order(item: pytest.Item) -> tuple[bool, bool, float]:
+            return item.nodeid not in first, item.nodeid in starters, seconds.get(item.nodeid, 0)
 
         def action(items: list[pytest.Item]) -> None:
             chosen = [item for item in items if item.nodeid in tests or item.nodeid not in seconds]
-            run(sorted(chosen, key=lambda item: seconds.get(item.nodeid, 0)))
+            run(sorted(chosen, key=order))
 
         began, failed = time.monotonic(), self.folder / "failed.txt"
         failed.write_text("", encoding="utf-8")

@@ -7,9 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.lib.stride_tricks import as_strided
 
 from normtut import denormalize, inverse_stats, moments, normalize
-from normtut.core import numbers
+from normtut.core import from_numpy, numbers
 
 HALVES = (torch.float16, torch.bfloat16)
 
@@ -237,6 +238,11 @@ def test_arrays_of_any_memory_layout():
         torch.testing.assert_close(normalize(x, kind(mean), kind(std)), expected)
     bytes_reversed = np.array([1, 2, 3], np.uint8)[::-1]  # of stride −1
     assert normalize(torch.zeros(3, 1, 1), bytes_reversed, 1.0).flatten().tolist() == [-3, -2, -1]
+
+
+def test_an_array_that_torch_takes_as_it_is_is_not_copied():
+    for array in (np.zeros(3), np.zeros((4, 6))[::2, ::3], as_strided(np.zeros(1), (10**9,), (0,))):
+        assert from_numpy(array).data_ptr() == array.ctypes.data
 
 
 def read_only(array):

@@ -15,9 +15,11 @@ from torchvision.transforms import v2
 
 from normtut import (
     CIFAR10,
+    CIFAR100,
     CLIP,
     HALF,
     IMAGENET,
+    MNIST,
     InverseNormalize,
     Normalize,
     data,
@@ -318,6 +320,11 @@ def test_both_ends_of_the_pixels_are_looked_at_before_a_std_is_called_too_small(
         Normalize([mean], [too_small])(ends)
 
 
+def test_a_pixel_may_become_the_largest_number_of_the_dtype():
+    black = torch.zeros(1, 1, 1, dtype=torch.float16)
+    assert Normalize([65504.0], [1.0])(black).item() == -65504
+
+
 def test_one_number_stands_for_every_channel():
     x = torch.rand(3, 4, 4)
     assert torch.equal(Normalize((0.5,), (0.5,))(x), Normalize(*HALF)(x))
@@ -427,6 +434,17 @@ def test_piece_by_piece_it_is_the_same(monkeypatch, dtype):
         assert torch.equal(to_uint8(x), to_uint8(x.contiguous()))
 
 
+@pytest.mark.parametrize("pieces", [2, 3, 8])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+def test_a_picture_is_cut_where_it_lies_in_memory_each_piece_for_all_threads(monkeypatch, order, pieces):
+    x = torch.rand(8, 6, 10).permute(order)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(images, "_PIECE", x.numel() // pieces // 2)
+    some = [piece for piece, _ in images._pieces(x, torch.empty_like(x))]
+    assert [piece.numel() for piece in some] == [x.numel() // pieces] * pieces
+    assert [piece.data_ptr() for piece in some] == [x.data_ptr() + i * some[0].nbytes for i in range(pieces)]
+
+
 @pytest.mark.filterwarnings("error")  # vmap warns where an operation is unknown to it
 def test_to_uint8_neither_changes_its_input_nor_its_memory_format(monkeypatch):
     monkeypatch.setattr(images, "_FEW", 0)
@@ -505,8 +523,22 @@ def test_imagenet_is_what_torchvision_uses():
         assert (tuple(preset.mean), tuple(preset.std)) == IMAGENET
 
 
-def test_cifar10_is_the_pixel_std_and_not_the_mean_of_stds():
-    assert CIFAR10.std == (0.2470, 0.2435, 0.2616)
+@pytest.mark.parametrize(
+    ("constants", "published"),
+    [
+        # Of the training images, with all digits; CIFAR-10's is the pixel std and not the mean of stds.
+        (CIFAR10, [(0.49139968, 0.48215841, 0.44653091), (0.24703223, 0.24348513, 0.26158784)]),
+        (CIFAR100, [(0.50707516, 0.48654887, 0.44091784), (0.26733429, 0.25643846, 0.27615047)]),
+        (MNIST, [(0.13066048,), (0.30810781,)]),
+    ],
+)
+def test_constants_are_the_published_ones_rounded_to_four_digits(constants, published):
+    assert constants == tuple(tuple(round(v, 4) for v in values) for values in published)
+
+
+def test_clip_is_what_its_code_says():
+    line = "Normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))"
+    assert repr(eval(line)) == repr(Normalize(*CLIP))
 
 
 @pytest.mark.parametrize("name", ["IMAGENET", "CIFAR10", "CIFAR100", "MNIST", "CLIP", "HALF"])
