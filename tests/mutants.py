@@ -9,10 +9,10 @@ survive, and why, are in tests/survivors.md.
 
 Thousands of mutants need a short way for each. A session of pytest collects the tests once. A fork of it runs
 them under coverage.py, which says which tests run a line, and how long each takes. For each mutant, a fork
-of the session gives the functions that changed their new code, and runs the tests of the changed line, the
-shortest first and those that start processes last, until one fails. A change outside of functions (a
-constant, a default, a decorator) needs another import: there pytest begins anew, in a fork that has imported
-torch, but not normtut; and where the tests of the line pass, all others run, too.
+of the session gives the functions that changed their new code, and runs the tests of the changed line until
+one fails: first the short ones and those that have noticed other mutants, last those that start processes.
+A change outside of functions (a constant, a default, a decorator) needs another import: there pytest begins
+anew, in a fork that has imported torch, but not normtut. There, all other tests follow those of the line.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ import tempfile
 import time
 import traceback
 import types
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -338,6 +338,7 @@ class Trials:
 
     def __init__(self, group: str, folder: Path, results: Path) -> None:
         self.group, self.folder, self.results = group, folder, results
+        self.kills: Counter[str] = Counter(result["by"] for result in read(results).values())
         # Also of this text: another version of it may write other things into the map.
         texts = "".join([*map(original, modules(group)), Path(__file__).read_text(encoding="utf-8")])
         self.map = results / f"{group.replace('/', '-')}-{_digest(texts)}.json"
@@ -412,7 +413,8 @@ class Trials:
         tests = set(seconds) if by_all or not first else first
 
         def order(item: pytest.Item) -> tuple[bool, bool, float]:
-            return item.nodeid not in first, item.nodeid in starters, seconds.get(item.nodeid, 0)
+            test = item.nodeid
+            return test not in first, test in starters, seconds.get(test, 0) / (1 + 9 * self.kills[test])
 
         def action(items: list[pytest.Item]) -> None:
             chosen = [item for item in items if item.nodeid in tests or item.nodeid not in seconds]
@@ -433,6 +435,7 @@ class Trials:
             "tests": len(tests),
             "seconds": round(time.monotonic() - began, 2),
         }
+        self.kills[str(result["by"])] += 1
         with (self.results / "mutants.jsonl").open("a", encoding="utf-8") as file:
             print(json.dumps(result), file=file)
 

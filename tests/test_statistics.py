@@ -510,6 +510,7 @@ STATE = ChannelStats(torch.tensor([51, 204], dtype=torch.uint8).view(2, 1, 1, 1)
         ),
         ({"min": [math.nan]}, "min and max must be finite"),
         ({"max": [math.inf]}, "min and max must be finite"),
+        ({"min": [-math.inf]}, "min and max must be finite"),
         ({"min": [0.9]}, "min and max must be finite, and in order"),
         ({"pixels": [-5, [[1, 1]], [[1, 1]]]}, r"pixels must be a positive number, got -5"),
         ({"pixels": [2.0, [[1, 1]], [[1, 1]]]}, r"pixels must be a positive number, got 2\.0"),
@@ -518,6 +519,11 @@ STATE = ChannelStats(torch.tensor([51, 204], dtype=torch.uint8).view(2, 1, 1, 1)
         ({"image_means": None}, "image_means is missing"),
         (dict.fromkeys(("pixels", *PARTS)), "pixels is missing"),
         (dict.fromkeys(PARTS), "image_means is missing"),
+        ({**dict.fromkeys(("pixels", *PARTS)), "min": []}, "pixels is missing"),
+        ({**dict.fromkeys(("pixels", *PARTS)), "max": []}, "pixels is missing"),
+        ({"min": [], "max": []}, "numbers of channels differ"),
+        ({**dict.fromkeys(("pixels", *PARTS), [2, [], []]), "min": [], "max": []}, "of channels differ"),
+        ({"pixels": [0, [[0, 1]], [[0, 1]]]}, "pixels must be a positive number, got 0"),
         ({"image_means": [1, [[1, 2]], [[1, 4]]]}, "2 pixels, 1 and 2 images, 1 batches"),
         ({"batch_stds": [3, [[1, 2]], [[1, 4]]]}, "2 pixels, 2 and 2 images, 3 batches"),
         ({"notes": 3}, "has no attribute"),
@@ -529,6 +535,11 @@ def test_a_state_that_contradicts_itself_says_where(damage, message):
     with pytest.raises(ValueError, match=f"state is not that of a ChannelStats: .*{message}"):
         stats.load_state_dict({**STATE, **damage})
     assert stats == ChannelStats()
+
+
+def test_the_state_of_one_image_of_one_level_is_a_state():
+    one = ChannelStats(torch.full((1, 1, 2, 2), 0.25))
+    assert ChannelStats().load_state_dict(one.state_dict()) == one
 
 
 def test_repr_can_be_pasted():

@@ -289,7 +289,7 @@ class ChannelStats:
 
 
 def _per_channel(name: str, values: float | Sequence[float], counts: Counts) -> list[Fraction]:
-    listed = np.asarray(values, dtype=np.float64).reshape(-1)
+    listed = np.asarray(values, dtype=np.float64).ravel()
     if len(listed) not in (1, counts.channels):
         raise ValueError(f"{name} has {len(listed)} values, but there are {counts.channels} channels")
     if not np.isfinite(listed).all():
