@@ -223,7 +223,7 @@ def to_uint8(x: Tensor) -> Tensor:
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         # Compilers make one loop of this, and vectorize it, unlike nan_to_num. NaN is not > 0.
         scaled = at_least_float32(pixels) * 255 + 0.5
-        levels = torch.where(scaled > 0, scaled, 0.0).clamp(max=255).to(torch.uint8)
+        levels = torch.where(pixels > 0, scaled, 0.0).clamp(max=255).to(torch.uint8)
     elif pixels.numel() <= _FEW or pixels.device.type != "cpu":
         levels = _levels(pixels).byte()
     else:
@@ -235,7 +235,7 @@ def to_uint8(x: Tensor) -> Tensor:
 
 
 #: So few pixels take no time: only the number of steps counts.
-_FEW = 2**12
+_FEW = 4096
 
 #: Pixels to convert at once, per thread, or about as many. What `_levels` makes on its way then stays in the
 #: cache of a processor core, which is three times as fast as writing it to memory and reading it back.

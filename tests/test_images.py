@@ -445,6 +445,14 @@ def test_a_picture_is_cut_where_it_lies_in_memory_each_piece_for_all_threads(mon
     assert [piece.data_ptr() for piece in some] == [x.data_ptr() + i * some[0].nbytes for i in range(pieces)]
 
 
+def test_what_is_made_of_a_large_picture_at_once_fits_into_the_cache_of_a_core(monkeypatch):
+    sizes, levels = [], images._levels
+    monkeypatch.setattr(images, "_levels", lambda x: sizes.append(4 * x.numel()) or levels(x))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    to_uint8(torch.zeros(2**20))
+    assert 2**18 < min(sizes) <= max(sizes) < 2**20  # bytes: of 1 MiB, there must be room for others
+
+
 @pytest.mark.filterwarnings("error")  # vmap warns where an operation is unknown to it
 def test_to_uint8_neither_changes_its_input_nor_its_memory_format(monkeypatch):
     monkeypatch.setattr(images, "_FEW", 0)
