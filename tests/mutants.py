@@ -46,12 +46,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 #: Which tests are to notice a change of a module, beside the examples in its own docstrings.
-#: Not test_cli: some of its tests need a process that has not imported torch yet.
 TESTS = {
     "core": "core",
     "functional": "functional",
     "layers": "layers distributed",
-    "statistics": "statistics masks axes sources archives files",
+    "statistics": "statistics masks axes sources archives files cli",
     "reparam": "reparam layers",
     "distributed": "distributed",
     "images": "images ranges",

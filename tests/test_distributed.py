@@ -382,6 +382,60 @@ def test_workers_are_refused_where_there_are_none():
 # --- without processes -------------------------------------------------------------------------
 
 
+@pytest.fixture
+def alone():
+    """This process is a group by itself, which takes milliseconds."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("shape", INPUTS.values(), ids=INPUTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_in_a_group_of_one_it_is_batch_norm(alone, shape, dtype):
+    results = []
+    for function, options in ((nn.functional.batch_norm, {"training": True}), (sync_batch_norm, {})):
+        x = batch(shape, dtype).requires_grad_()
+        mean, var = torch.tensor([1.0, 2, 3], dtype=dtype), torch.tensor([4.0, 5, 6], dtype=dtype)
+        gamma = torch.tensor([0.5, 1.5, -2.0], dtype=dtype).requires_grad_()
+        beta = torch.tensor([1.0, 2.0, 3.0], dtype=dtype).requires_grad_()
+        y = function(x, mean, var, gamma, beta, momentum=0.3, eps=0.7, **options)
+        (y * torch.linspace(-1, 1, y.numel(), dtype=dtype).view(shape)).square().sum().backward()
+        results.append((y, x.grad, gamma.grad, beta.grad, mean, var))
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32_and_rounded_once(alone, dtype):
+    x = batch((8, 3, 4, 5), dtype)
+    y = sync_batch_norm(x, None, None)
+    assert y.dtype == dtype
+    torch.testing.assert_close(y, sync_batch_norm(x.float(), None, None).to(dtype), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("x", "running_mean", "words"),
+    [
+        (torch.ones(4, 3, dtype=torch.int64), None, r"must be floating point, got torch.int64 of shape"),
+        (torch.ones(1, 3), None, r"more than 1 value .* got \[1\], by rank"),
+        (torch.ones(0, 3), None, r"more than 1 value .* got \[0\], by rank"),
+        (torch.ones(4, 0), None, r"more than 1 value .* got \[0\], by rank"),
+        (
+            torch.ones(2, 3),
+            torch.zeros(7),
+            r"running_mean must .* each of the 3 channels .* got shape \(7,\)",
+        ),
+    ],
+)
+def test_a_group_of_one_refuses_what_any_group_does(alone, x, running_mean, words):
+    with pytest.raises(ValueError, match=words):
+        sync_batch_norm(x, running_mean, running_mean)
+
+
+def test_two_values_are_enough(alone):
+    assert sync_batch_norm(torch.tensor([[1.0], [3.0]]), None, None, eps=0).flatten().tolist() == [-1, 1]
+
+
 def test_without_a_process_group_it_is_batch_norm():
     x = batch((8, 3, 4, 5))
     for arguments in LAYERS.values():

@@ -522,7 +522,7 @@ STATE = ChannelStats(torch.tensor([51, 204], dtype=torch.uint8).view(2, 1, 1, 1)
         ({**dict.fromkeys(("pixels", *PARTS)), "min": []}, "pixels is missing"),
         ({**dict.fromkeys(("pixels", *PARTS)), "max": []}, "pixels is missing"),
         ({"min": [], "max": []}, "numbers of channels differ"),
-        ({**dict.fromkeys(("pixels", *PARTS), [2, [], []]), "min": [], "max": []}, "of channels differ"),
+        ({**{part: [2, [], []] for part in ("pixels", *PARTS)}, "min": [], "max": []}, "channels differ"),
         ({"pixels": [0, [[0, 1]], [[0, 1]]]}, "pixels must be a positive number, got 0"),
         ({"image_means": [1, [[1, 2]], [[1, 4]]]}, "2 pixels, 1 and 2 images, 1 batches"),
         ({"batch_stds": [3, [[1, 2]], [[1, 4]]]}, "2 pixels, 2 and 2 images, 3 batches"),
