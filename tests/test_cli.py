@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 import zlib
@@ -25,6 +26,7 @@ from normtut import ChannelStats, dataset_stats
 from normtut.cli import main
 from normtut.data import PhotoPatches, photos
 from normtut.statistics import FileError, Report, image_files, scan, to_array
+from normtut.statistics.folders import progress_bar
 
 PHOTO = photos("cat")["cat"]
 
@@ -664,6 +666,40 @@ def test_shares_add_up(folder):
 def test_a_share_that_is_none_is_refused(folder, share):
     with pytest.raises(ValueError, match=re.escape(f"0 <= rank < world size, got {share}")):
         scan(folder, share=share)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"resize": 0}, "resize must be at least 1, got 0"),
+        ({"crop": 0}, "crop must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"workers": -1}, "workers must be at least 0, got -1"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_before_anything_is_read(given, says):
+    with pytest.raises(ValueError, match=says):
+        scan("no such folder", **given)
+
+
+def test_the_smallest_image_is_one_pixel(folder):
+    assert scan(folder, resize=1, crop=1).stats.count == 10
+
+
+def test_the_bar_goes_to_the_number_of_files_which_is_not_known_of_archives(folder, monkeypatch):
+    totals = []
+
+    def bar(total, show):
+        totals.append(total)
+        return progress_bar(total, show=False)
+
+    monkeypatch.setattr("normtut.statistics.folders.progress_bar", bar)
+    for share in ((0, 1), (1, 3)):
+        scan(folder, share=share)
+    with tarfile.open(folder / "all.tar", "w") as tar:
+        tar.add(folder / "class 0")
+    scan(folder)
+    assert totals == [10, 3, None]
 
 
 def start(*command, **environment):

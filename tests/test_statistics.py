@@ -767,6 +767,15 @@ def test_images_with_labels_are_not_a_list_of_images(second):
 PICTURE = PIL.Image.fromarray(PATCHES.data[0])
 
 
+def test_only_a_second_image_in_an_item_is_noted():
+    x = torch.rand(3, 8, 8)
+    for item in ((x,), (x, 1), (x, b"cat"), (x, torch.ones(10))):
+        assert dataset_stats([item], progress=False).notes == {}
+    assert dataset_stats([(x, x)], progress=False).notes == {
+        "read as the first of several images in an item": 1
+    }
+
+
 def test_without_batches_a_loader_gives_images():
     x = torch.rand(6, 3, 8, 8)
     for items in (x, [(image,) for image in x], [(image, 1) for image in x]):
@@ -792,6 +801,16 @@ def test_without_batches_a_loader_gives_images():
         ([np.zeros((32, 32, 3), np.float32)] * 4, {}, r"\(2, 32, 32, 3\) holds .* say channel_dim=-1"),
         ([np.zeros((3, 32, 3), np.float32)] * 4, {"collate_fn": list}, r"an array of shape \(3, 32, 3\)"),
         ([torch.zeros(1, 32, 32, 20)] * 4, {}, r"\(2, 1, 32, 32, 20\) holds"),
+        (
+            [torch.zeros(3, 8, 8), torch.zeros(8, 8)] * 2,
+            {"collate_fn": list},
+            r"\(3, 8, 8\) may be one image",
+        ),
+        (
+            [torch.zeros(3, 8, 8)] * 4,
+            {"collate_fn": lambda items: []},
+            "a batch must begin with .*, got list",
+        ),
     ],
 )
 def test_a_batch_whose_axes_are_not_clear_is_refused(items, options, message):
@@ -935,6 +954,8 @@ def test_normalized_or_unscaled_images_are_warned_about():
         (torch.rand(10, 28, 28), ValueError, "'gray' if there is none"),
         (42, TypeError, "got int"),
         (b"pictures", TypeError, "a folder, got bytes"),
+        ([], ValueError, r"data \(list\) holds no images"),
+        ({"a set"}, TypeError, "a folder, got set"),
         ({"train": PATCHES}, TypeError, r"got dict; choose one of its parts \['train'\]"),
         (iter([torch.rand(3, 4, 4)]), TypeError, "got list_iterator"),
         (Items([None]), TypeError, "a PIL image, got NoneType"),
@@ -957,6 +978,13 @@ def test_dataset_stats_refuses(data, error, message):
 def test_a_worker_reports_what_is_wrong():
     with pytest.raises(ValueError, match="1 NaN"):
         dataset_stats(Items([torch.tensor([0.5, math.nan]).view(1, 1, 2)]), num_workers=1, progress=False)
+
+
+@pytest.mark.parametrize(("kind", "size"), [(list, 32), (torch.stack, 8192)])  # of items, in memory
+def test_without_a_batch_size_there_are_so_many_images_in_a_batch(kind, size):
+    images = list(torch.rand(size + 1, 1, 1, 1))
+    counts = [dataset_stats(kind(some), progress=False).batch_stds.count for some in (images[:-1], images)]
+    assert counts == [1, 2]
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 2.5])

@@ -200,6 +200,8 @@ def test_several_styles(model: StyleTransfer) -> None:
     for same in (1e308, 5e-324):  # whose sum is infinite, and whose half is 0
         torch.testing.assert_close(model.stylize(content, [a, b], weights=[same, same]), both)
     torch.testing.assert_close(both, model.stylize(content, [b, a], weights=[0.1, 0.1]), rtol=0, atol=1e-5)
+    halfway = model.stylize(content, [a, a], 0.5)  # to each of them by a quarter
+    torch.testing.assert_close(halfway, model.stylize(content, a, 0.5), rtol=0, atol=1e-5)
     assert (both - only_a).abs().mean() > 0.01
     assert (both - model.stylize(content, b)).abs().mean() > 0.01
 
@@ -207,6 +209,8 @@ def test_several_styles(model: StyleTransfer) -> None:
 def test_preserved_colour(model: StyleTransfer) -> None:
     content, like = photo("coffee"), style("waves")
     kept = model.stylize(content, like, preserve_color=True)
+    assert kept.min() == 0
+    assert kept.max() == 1  # where the painting is lighter than the hue allows
     luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
     hue = content - (content * luma).sum(1, keepdim=True)
     got = kept - (kept * luma).sum(1, keepdim=True)

@@ -171,7 +171,7 @@ class _Finder:
     def item(self, item: Any) -> Pixels:
         """The pixels of one item of a data set."""
         image = chosen(item, self.key)
-        batch = self.stream and self.channel_dim is None and getattr(image, "ndim", 0) == 4
+        batch = self.stream and self.channel_dim is None and getattr(image, "ndim", None) == 4
         found = self.pixels(image, item, batch)
         if (
             self.key is None

@@ -136,12 +136,12 @@ class StyleTransfer(nn.Module):
             for depth in zip(*looks, strict=True)
         ]
         seen: Statistics = []
-        painted = network.decoder(features, mixed, small.shape[-2:], seen=seen).clamp_(0, 1)
+        painted = network.decoder(features, mixed, small.shape[2:], seen=seen).clamp_(0, 1)
         if small is not picture:
             painted = torch.empty_like(picture)
-            for inner, outer, cut in _tiles(picture.shape[-2], picture.shape[-1], max_pixels):
+            for inner, outer, cut in _tiles(*picture.shape[2:], max_pixels):
                 tile = picture[..., outer[0], outer[1]]
-                tile = network.decoder(network.encoder(tile), mixed, tile.shape[-2:], given=seen)
+                tile = network.decoder(network.encoder(tile), mixed, tile.shape[2:], given=seen)
                 painted[..., inner[0], inner[1]] = tile[..., cut[0], cut[1]].clamp_(0, 1)
         if preserve_color:
             painted = (picture + (_lightness(painted) - _lightness(picture))).clamp_(0, 1)
@@ -189,7 +189,7 @@ def _check_image(name: str, x: Tensor) -> None:
 
 
 def _shrink(x: Tensor, max_pixels: int) -> Tensor:
-    h, w = x.shape[-2:]
+    h, w = x.shape[2:]
     if h * w <= max_pixels:
         return x
     scale = math.sqrt(max_pixels / (h * w))
