@@ -401,6 +401,7 @@ def test_a_batch_that_is_broken_off_is_told_but_not_saved(folder, expected):
     report = scan(folder, stop=stop, save=lambda r: saved.append(r.state_dict()))
     assert [s["done"] for s in saved] == [0]
     assert saved[0]["color"] == ChannelStats().state_dict()
+    assert report.done == 0
     assert 0 < report.stats.images < expected.stats.images
     same(scan(folder, resume=Report.from_state(saved[0])), expected)
 

@@ -1,6 +1,7 @@
 """``normtut stats`` and `normtut.statistics.scan` on real files, in real processes."""
 
 import io
+import itertools
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import tarfile
 import threading
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import PIL.Image
@@ -26,7 +28,7 @@ from normtut import ChannelStats, dataset_stats
 from normtut.cli import main
 from normtut.data import PhotoPatches, photos
 from normtut.statistics import FileError, Report, image_files, scan, to_array
-from normtut.statistics.folders import progress_bar
+from normtut.statistics.folders import _in_order, progress_bar
 
 PHOTO = photos("cat")["cat"]
 
@@ -700,6 +702,14 @@ def test_the_bar_goes_to_the_number_of_files_which_is_not_known_of_archives(fold
         tar.add(folder / "class 0")
     scan(folder)
     assert totals == [10, 3, None]
+
+
+def test_so_many_results_are_worked_out_ahead_and_no_more():
+    items = itertools.count()
+    with ThreadPoolExecutor(2) as pool:
+        results = _in_order(pool, 3, str, items)
+        assert [next(results) for _ in range(5)] == list("01234")
+        assert next(items) == 8
 
 
 def start(*command, **environment):

@@ -854,6 +854,17 @@ def _shared(rank: int, world: int):
     return stats.all_reduce().state_dict()
 
 
+def test_one_process_alone_has_no_share_but_all():
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        loader = DataLoader(Items(as_tensors(10)), 4, sampler=range(3))
+        with pytest.warns(UserWarning, match="3 images of a data set of 10"):
+            stats = dataset_stats(loader, progress=False)
+        same(stats.all_reduce(), ChannelStats(*as_tensors(3)))
+    finally:
+        dist.destroy_process_group()
+
+
 def test_a_loader_that_gives_what_it_should_is_not_warned_about():
     items = Items(as_tensors(10))
     batches = Items(torch.stack(as_tensors(10)).split(5))

@@ -226,7 +226,7 @@ def _sums(picture: Picture) -> _Image:
     if picture.sixteen_bit:
         check_size(image.height, image.width)
         found = picture.array() if valid is None else picture.array()[valid]
-        counts, top = np.bincount(found.reshape(-1), minlength=65536)[None], 65535
+        counts, top = np.bincount(found.ravel(), minlength=65536)[None], 65535
     else:
         # Counting in C, without a copy of the pixels: far cheaper than turning them into an array.
         mask = None if valid is None else Image.fromarray(valid.astype(np.uint8) * 255)
