@@ -437,6 +437,8 @@ def test_resizing_never_passes_pillows_limit(tmp_path, monkeypatch):
     assert report.skipped[0].reason == (
         "resized to 2000000 × 100 it has more pixels than PIL.Image.MAX_IMAGE_PIXELS (100,000)"
     )
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
+    assert scan(tmp_path / "usual.png", resize=10).stats.count == 200
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert scan(tmp_path, resize=1).stats.images == 2
 

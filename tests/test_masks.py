@@ -174,6 +174,12 @@ def test_a_value_that_stands_for_no_data_is_ignored(value):
         same(dataset_stats(data, ignore=value, progress=False), expected)
 
 
+def test_what_is_ignored_is_ignored_in_the_mask_too():
+    stats = ChannelStats()
+    stats.update(np.float32([[[1, 2, 3, 4]]]), mask=np.array([[[0, 1, 1, 1]]]), ignore=3)
+    assert (stats.count, stats.min, stats.max) == (2, (2,), (4,))
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("value", [0, 255, -9999, 256, 0.5, math.nan])
 def test_integers_ignore_their_own_values_only(dtype, value):

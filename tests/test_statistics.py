@@ -40,6 +40,7 @@ from normtut import ChannelStats, dataset_stats
 from normtut.data import PhotoPatches
 from normtut.distributed import run_workers
 from normtut.statistics import Sums, counts
+from normtut.statistics.datasets import _out_of_range
 from normtut.statistics.exact import exact_sums
 
 PARTS = ("image_means", "image_stds", "batch_stds")
@@ -771,9 +772,9 @@ def test_only_a_second_image_in_an_item_is_noted():
     x = torch.rand(3, 8, 8)
     for item in ((x,), (x, 1), (x, b"cat"), (x, torch.ones(10))):
         assert dataset_stats([item], progress=False).notes == {}
-    assert dataset_stats([(x, x)], progress=False).notes == {
-        "read as the first of several images in an item": 1
-    }
+    for second in (x, x[0], PICTURE):
+        notes = dataset_stats([(x, second)], progress=False).notes
+        assert notes == {"read as the first of several images in an item": 1}
 
 
 def test_without_batches_a_loader_gives_images():
@@ -1096,6 +1097,44 @@ def test_integers_of_numpy_are_integers():
 def test_only_statistics_are_merged():
     with pytest.raises(TypeError, match=r"other must be ChannelStats, got Tensor"):
         ChannelStats().merge(torch.rand(1, 3, 4, 4))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.1, 1 / 3, -0.7],
+        [5e-324, 0.0, -(2.0**-1022)],
+        [1e149, 1.0, 1e-149],
+        [1.0, 1e-200, -3e-200],
+        [1e300, -1e300, 7.0, 1e-300],
+        [2.0**299, 1 / 3, 2.0**-170],
+        [2.0**-299 / 3, 2.0**-310, 2.0**-600],
+        [2.0**-301 / 3, 2.0**-310, 2.0**-700],
+        [],
+    ],
+)
+def test_sums_of_numbers_of_any_size_are_exact(values):
+    exact = [Fraction(v) for v in values]
+    total, squares = sum(exact, Fraction(0)), sum((v * v for v in exact), Fraction(0))
+    assert Sums.of(np.array([values])) == Sums(len(values), (total,), (squares,))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.0, 1.0, None),
+        (-0.1, 1.0, "normalized already"),
+        (-9.9, 9.9, "normalized already"),
+        (0.0, 1.1, "left unscaled"),
+        (-1.0, 10.0, "left unscaled"),
+        (-10.0, 1.0, "left unscaled"),
+    ],
+)
+def test_what_is_said_of_floats_follows_from_their_range(low, high, words):
+    stats = ChannelStats(torch.tensor([low, high], dtype=torch.float64).view(1, 1, 1, 2))
+    said = [*_out_of_range(stats)]
+    assert len(said) == (words is not None)
+    assert words is None or (f"values from {low:g} to {high:g}" in said[0] and words in said[0])
 
 
 def test_sums_are_a_value():

@@ -229,7 +229,7 @@ def _sums(picture: Picture) -> _Image:
         counts, top = np.bincount(found.ravel(), minlength=65536)[None], 65535
     else:
         # Counting in C, without a copy of the pixels: far cheaper than turning them into an array.
-        mask = None if valid is None else Image.fromarray(valid.astype(np.uint8) * 255)
+        mask = None if valid is None else Image.fromarray(valid.astype(np.uint8))
         counts, top = np.array(image.histogram(mask), dtype=np.int64).reshape(-1, 256), 255
     levels = np.arange(top + 1)
     low, high = (counts > 0).argmax(axis=1), top - (counts[:, ::-1] > 0).argmax(axis=1)
@@ -269,7 +269,7 @@ def _fit(image: Image.Image, resize: int | None, crop: int | None) -> Image.Imag
         return image
     from torchvision.transforms import functional
 
-    if image.mode[0] == "I":  # Pillow resizes 32-bit integers, but not everywhere 16-bit ones
+    if image.mode.startswith("I"):  # Pillow resizes 32-bit integers, but not everywhere 16-bit ones
         image = Image.fromarray(Picture(image).array().astype(np.int32))
     if resize is not None:
         # The size that it will have, computed as torchvision does: a thin image becomes a huge one.
