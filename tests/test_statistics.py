@@ -768,6 +768,24 @@ def test_images_with_labels_are_not_a_list_of_images(second):
 PICTURE = PIL.Image.fromarray(PATCHES.data[0])
 
 
+@pytest.mark.parametrize(
+    ("image", "channel_dim", "note"),
+    [
+        (torch.rand(3, 8, 8), None, None),
+        (torch.rand(3, 8, 8), -3, None),
+        (torch.rand(3, 8, 8), 0, None),
+        (torch.rand(8, 8, 3), -1, "read with channels last"),
+        (torch.rand(8, 8), "gray", "read as gray"),
+        (torch.rand(3, 8, 8).numpy(), -3, "read with channels first"),
+        (torch.rand(3, 8, 8).numpy(), None, "read with channels first"),
+        (torch.rand(8, 8, 3).numpy(), 2, "read with channels last"),
+    ],
+)
+def test_how_the_axes_of_an_image_were_read_is_noted_where_it_is_not_plain(image, channel_dim, note):
+    stats = dataset_stats([image], channel_dim=channel_dim, progress=False)
+    assert stats.notes == ({} if note is None else {note: 1})
+
+
 def test_only_a_second_image_in_an_item_is_noted():
     x = torch.rand(3, 8, 8)
     for item in ((x,), (x, 1), (x, b"cat"), (x, torch.ones(10))):

@@ -302,6 +302,7 @@ GOOD = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
         ({"alpha": float("nan")}, ValueError, "alpha must be between 0 and 1, got nan"),
         ({"weights": [1, 2]}, ValueError, "weights must be as many as styles, 1; got 2"),
         ({"weights": [-1]}, ValueError, "weights must be >= 0"),
+        ({"style": [GOOD, GOOD], "weights": [2, -0.5]}, ValueError, "weights must be >= 0"),
         ({"weights": [0.0]}, ValueError, "not all 0"),
         ({"weights": [float("inf")]}, ValueError, r"finite and not all 0, got \[inf\]"),
         ({"weights": [float("nan")]}, ValueError, r"finite and not all 0, got \[nan\]"),

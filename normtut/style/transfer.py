@@ -150,8 +150,6 @@ class StyleTransfer(nn.Module):
 
 def _mix(shares: Sequence[float], values: Sequence[Tensor]) -> Tensor:
     """Weighted sum of tensors that broadcast."""
-    if len(values) == 1:
-        return values[0]
     total = shares[0] * values[0]
     for share, value in zip(shares[1:], values[1:], strict=True):
         total = total + share * value
