@@ -41,7 +41,7 @@ from normtut.data import PhotoPatches
 from normtut.distributed import run_workers
 from normtut.statistics import Sums, counts
 from normtut.statistics.datasets import _out_of_range
-from normtut.statistics.exact import exact_sums
+from normtut.statistics.exact import _sqrt, exact_sums
 
 PARTS = ("image_means", "image_stds", "batch_stds")
 
@@ -1135,6 +1135,16 @@ def test_sums_of_numbers_of_any_size_are_exact(values):
     exact = [Fraction(v) for v in values]
     total, squares = sum(exact, Fraction(0)), sum((v * v for v in exact), Fraction(0))
     assert Sums.of(np.array([values])) == Sums(len(values), (total,), (squares,))
+
+
+@pytest.mark.parametrize("odd", [1, 3])
+def test_a_std_halfway_between_two_floats_is_rounded_to_the_even_one(odd):
+    lower, halfway = Fraction(2**53 + odd - 1), Fraction(2**53 + odd)  # of 53 and of 54 bits
+    upper, little = lower + 2, Fraction(1, 2**200)
+    even = lower if odd == 1 else upper
+    assert [_sqrt(halfway**2 + d) for d in (-little, 0, little)] == [lower, even, upper]
+    assert Sums.of(np.array([[2.0**54, -2.0 * odd]])).std == (even,)
+    assert _sqrt(Fraction(0)) == 0
 
 
 @pytest.mark.parametrize(

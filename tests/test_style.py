@@ -26,7 +26,7 @@ from normtut.functional import adain
 from normtut.style import StyleNetwork, StyleTransfer, Teacher, content_distance, style_distance, train
 from normtut.style.losses import Look, _hue_distance, color_distance
 from normtut.style.network import EPS, soften, statistics
-from normtut.style.transfer import _GRID, _REACH, WEIGHTS
+from normtut.style.transfer import _GRID, _REACH, WEIGHTS, _shrink
 
 ROOT = Path(__file__).parents[1]
 
@@ -250,6 +250,15 @@ def test_tiles_have_no_seams(model: StyleTransfer, h: int, w: int, max_pixels: i
     assert (tiled - own).abs().mean() < 0.2
 
 
+def test_what_is_too_large_is_reduced_to_the_limit_and_stays_a_picture() -> None:
+    just = torch.rand(1, 3, 256, 256)
+    assert _shrink(just, 256**2) is just
+    white = _shrink(torch.ones(1, 3, 300, 299), 256**2)  # of which some sums are above 1 by a rounding
+    assert white.max() == 1
+    assert white.shape == (1, 3, 256, 255)
+    assert _shrink(torch.rand(1, 3, 1, 70_000), 256**2).shape == (1, 3, 1, 67_731)  # no row is lost
+
+
 @pytest.mark.parametrize("level", [0.0, 0.3, 1.0])
 def test_flat_contents_are_not_painted_with_rounding_noise(model: StyleTransfer, level: float) -> None:
     """Nothing in a flat picture varies but the last bits, and these must not be made a texture."""
@@ -292,6 +301,7 @@ GOOD = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
         ({"style": GOOD[:, :, :0]}, ValueError, r"style must have shape"),
         ({"content": GOOD * 2 - 1}, ValueError, r"content must have values in \[0, 1\], got -"),
         ({"content": GOOD.clone().fill_(float("nan"))}, ValueError, r"content must have values in \[0, 1\]"),
+        ({"style": GOOD * 1.5}, ValueError, r"style must have values in \[0, 1\]"),
         ({"style": GOOD * 255}, ValueError, r"style must have values in \[0, 1\]"),
         ({"style": GOOD[:0]}, ValueError, "style must hold 1 image or as many as content, 2; got 0"),
         ({"style": torch.cat([GOOD, GOOD[:1]])}, ValueError, "got 3"),

@@ -85,8 +85,9 @@ class Sums:
 def _sqrt(x: Fraction) -> float:
     """The square root of a fraction, correctly rounded."""
     shift = 62 - (x.numerator.bit_length() - x.denominator.bit_length()) // 2
-    scaled = x * Fraction(4) ** shift  # its root has 62 bits or so; the last one stands for what is cut off
-    return math.ldexp(2 * math.isqrt(math.floor(scaled)) + 1, -shift - 1) if x else 0.0
+    scaled = x * Fraction(4) ** shift
+    root = math.isqrt(math.floor(scaled))  # of 62 bits or so; one more says whether anything is cut off
+    return math.ldexp(2 * root + (root * root != scaled), -shift - 1)
 
 
 def exact_sums(v: Floats) -> tuple[Fraction, ...]:

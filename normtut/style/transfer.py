@@ -192,7 +192,7 @@ def _shrink(x: Tensor, max_pixels: int) -> Tensor:
         return x
     scale = math.sqrt(max_pixels / (h * w))
     size = [max(1, min(int(n * scale), n)) for n in (h, w)]
-    return F.interpolate(x, size=size, mode="bilinear", antialias=True).clamp_(0, 1)
+    return F.interpolate(x, size=size, mode="bilinear", antialias=True).clamp_(max=1)
 
 
 def _tiles(h: int, w: int, max_pixels: int) -> Iterator[tuple[list[slice], list[slice], list[slice]]]:
