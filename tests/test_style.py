@@ -26,7 +26,7 @@ from normtut.functional import adain
 from normtut.style import StyleNetwork, StyleTransfer, Teacher, content_distance, style_distance, train
 from normtut.style.losses import Look, _hue_distance, color_distance
 from normtut.style.network import EPS, soften, statistics
-from normtut.style.transfer import _GRID, _REACH, WEIGHTS, _shrink
+from normtut.style.transfer import _GRID, _REACH, WEIGHTS, _shrink, _tiles
 
 ROOT = Path(__file__).parents[1]
 
@@ -222,6 +222,13 @@ def test_preserved_colour(model: StyleTransfer) -> None:
     torch.testing.assert_close(*lightness, rtol=0, atol=1e-5)
 
 
+def test_colour_is_preserved_in_each_of_a_batch(model: StyleTransfer) -> None:
+    contents = torch.cat([photo("cat", 32), photo("coffee", 32)])
+    each = [model.stylize(content[None], style("waves"), preserve_color=True) for content in contents]
+    both = model.stylize(contents, style("waves"), preserve_color=True)
+    torch.testing.assert_close(both, torch.cat(each), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("max_pixels", [256**2, 69_000, 80_000])  # tiles of 80, 86 → 80 and 106 → 104 pixels
 @pytest.mark.parametrize(("h", "w"), [(300, 513), (640, 255)])
 def test_tiles_have_no_seams(model: StyleTransfer, h: int, w: int, max_pixels: int) -> None:
@@ -248,6 +255,21 @@ def test_tiles_have_no_seams(model: StyleTransfer, h: int, w: int, max_pixels: i
     # And it resembles what the statistics of the picture at its own size give.
     own = model.stylize(content, like)
     assert (tiled - own).abs().mean() < 0.2
+
+
+@pytest.mark.parametrize("max_pixels", [256**2, 69_000, 200_000])
+def test_tiles_cover_the_picture_once_and_see_no_more_than_allowed(max_pixels: int) -> None:
+    painted = torch.zeros(700, 1003)
+    for inner, outer, cut in _tiles(*painted.shape, max_pixels):
+        (top, bottom), (left, right) = ((s.start, s.stop) for s in outer)
+        assert (bottom - top) * (right - left) <= max_pixels
+        assert top % _GRID == left % _GRID == 0
+        painted[inner[0], inner[1]] += 1
+        assert cut == [slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True)]
+        for i, o, n in zip(inner, outer, painted.shape, strict=True):
+            assert o.start == max(0, i.start - _REACH)
+            assert o.stop == min(n, i.stop + _REACH)
+    assert (painted == 1).all()
 
 
 def test_what_is_too_large_is_reduced_to_the_limit_and_stays_a_picture() -> None:
