@@ -593,6 +593,8 @@ def test_reports_add_up(folder, expected):
     same(total, expected, batches=False)
     assert parts[0].stats.images < total.stats.images
     assert (total.done, total.listing) == (80, 0)
+    for one, other in ((Report(listing=7), Report()), (Report(), Report(listing=7))):
+        assert one.merge(other).listing == 7
     with pytest.raises(TypeError):
         total + 1
 

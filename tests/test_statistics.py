@@ -1045,8 +1045,9 @@ def test_channel_dim_settles_the_layout(tmp_path):
             dataset_stats(folder, key=0, progress=False)
     with pytest.raises(ValueError, match="channel_dim=-1 is for tensors and arrays, not for PIL images"):
         dataset_stats(Items([PICTURE]), channel_dim=-1, progress=False)
-    with pytest.raises(ValueError, match=r"channel_dim=5, but there is no such axis in shape \(3, 4, 4\)"):
-        dataset_stats(Items([torch.rand(3, 4, 4)]), channel_dim=5, progress=False)
+    for axis in (3, -4, 5):
+        with pytest.raises(ValueError, match=rf"channel_dim={axis}, .* no such axis in shape \(3, 4, 4\)"):
+            dataset_stats(Items([torch.rand(3, 4, 4)]), channel_dim=axis, progress=False)
     with pytest.raises(ValueError, match=r"channel_dim=0 is the first axis .* that of the images"):
         dataset_stats(DataLoader(torch.rand(4, 3, 4, 4)), channel_dim=0, progress=False)
     with pytest.raises(ValueError, match="the number of an axis or 'gray', got 'grey'"):
@@ -1084,6 +1085,13 @@ def test_volumes_clips_and_many_bands_are_counted_along_the_axis_that_is_named()
         ValueError, match="with more axes, say which one holds the channels with channel_dim="
     ):
         ChannelStats(volumes)
+
+
+def test_signals_and_vectors_may_have_channels_too():
+    x = torch.rand(8, 3, 10)
+    same(dataset_stats(Items(list(x)), channel_dim=0, progress=False), ChannelStats(x[:, :, None]))
+    vectors = dataset_stats(DataLoader(x[..., 0], 4), channel_dim=1, progress=False)
+    same(vectors, ChannelStats(x[:, :, None, :1]))
 
 
 def test_one_image_by_itself_is_one_image():
@@ -1129,6 +1137,7 @@ def test_only_statistics_are_merged():
         [1.0, 1e-200, -3e-200],
         [1e300, -1e300, 7.0, 1e-300],
         [2.0**299, 1 / 3, 2.0**-170],
+        [-(1 - 2.0**-52)] * 3,  # whose sum is no float
         [2.0**-299 / 3, 2.0**-310, 2.0**-600],
         [2.0**-301 / 3, 2.0**-310, 2.0**-700],
         [],

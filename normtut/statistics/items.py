@@ -248,7 +248,7 @@ def _nchw(x: Tensor, channel_dim: int | Literal["gray"] | None, batch: bool) -> 
     while x.ndim < 4:
         x = x.unsqueeze(2)
     # Of a tensor with more axes, the pixels in rows: their order does not matter.
-    return x if x.ndim == 4 else x.flatten(2, -2)
+    return x.flatten(2, -2)
 
 
 def batch_of(batch: Any, channel_dim: ChannelDim, mask: Any = None) -> Pixels:
