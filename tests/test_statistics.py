@@ -564,6 +564,13 @@ def test_channels_last_and_pil_images():
     assert ChannelStats(features).channels == 64
 
 
+def test_what_looks_like_channels_last_has_at_most_4_channels_and_more_than_8_rows():
+    with pytest.raises(ValueError, match=r"\(2, 9, 9, 4\) looks like \(N, H, W, C\)"):
+        ChannelStats(torch.zeros(2, 9, 9, 4, dtype=torch.uint8))
+    for shape in ((2, 8, 9, 4), (2, 9, 9, 5)):
+        assert ChannelStats(torch.zeros(shape, dtype=torch.uint8)).channels == shape[1]
+
+
 def test_arrays_as_they_come():
     x = np.random.default_rng(0).integers(0, 256, (4, 3, 5, 6), dtype=np.uint8)
     expected = ChannelStats(x)
