@@ -587,6 +587,26 @@ def test_two_workers_of_a_cluster_give_the_same_digits(folder, expected, tmp_pat
     assert any(line.startswith("1 files were skipped: ") and "damaged.tar" in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        None,
+        {},
+        {"gray": 3},
+        {"skipped": 3},
+        {"skipped": [3]},
+        {"others": 3},
+        {"sizes": 3},
+        {"sizes": [[1, 2]]},
+    ],
+)
+def test_a_state_that_is_none_is_refused(damage):
+    state = Report().state_dict()
+    assert Report.from_state(state) == Report()
+    with pytest.raises(ValueError, match="state is not that of|not enough values"):
+        Report.from_state({**state, **damage} if damage else damage)
+
+
 def test_reports_add_up(folder, expected):
     parts = [scan(folder / f"class {i}") for i in range(3)]
     total = parts[2] + parts[0] + parts[1]

@@ -1052,6 +1052,10 @@ def test_channel_dim_settles_the_layout(tmp_path):
             dataset_stats(folder, key=0, progress=False)
     with pytest.raises(ValueError, match="channel_dim=-1 is for tensors and arrays, not for PIL images"):
         dataset_stats(Items([PICTURE]), channel_dim=-1, progress=False)
+    with pytest.raises(ValueError, match="not for PIL images"):
+        dataset_stats(PATCHES, channel_dim=-1, progress=False)  # which has its pixels in memory
+    with pytest.raises(TypeError, match="mask must be a tensor, an array or a PIL image, got int"):
+        dataset_stats(PATCHES, mask=1, progress=False)
     for axis in (3, -4, 5):
         with pytest.raises(ValueError, match=rf"channel_dim={axis}, .* no such axis in shape \(3, 4, 4\)"):
             dataset_stats(Items([torch.rand(3, 4, 4)]), channel_dim=axis, progress=False)
