@@ -587,6 +587,15 @@ def test_two_workers_of_a_cluster_give_the_same_digits(folder, expected, tmp_pat
     assert any(line.startswith("1 files were skipped: ") and "damaged.tar" in line for line in lines)
 
 
+def test_merged_reports_list_files_by_their_paths():
+    def report(*names):
+        return Report(skipped=[FileError(name, "empty") for name in names])
+
+    for first, second in (("bd", "az"), ("bd", "ce"), ("ab", "cd"), ("", "ab"), ("ab", "")):
+        merged = report(*first).merge(report(*second))
+        assert [e.path for e in merged.skipped] == sorted(first + second)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -603,7 +612,7 @@ def test_two_workers_of_a_cluster_give_the_same_digits(folder, expected, tmp_pat
 def test_a_state_that_is_none_is_refused(damage):
     state = Report().state_dict()
     assert Report.from_state(state) == Report()
-    with pytest.raises(ValueError, match="state is not that of|not enough values"):
+    with pytest.raises(ValueError, match=r"state is not that of|not enough values"):
         Report.from_state({**state, **damage} if damage else damage)
 
 

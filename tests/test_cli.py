@@ -492,6 +492,14 @@ def test_links_are_followed_once(folder):
     assert image_files(folder) == sorted(image_files(folder))
 
 
+def test_only_names_that_begin_with_a_dot_are_left_out(tmp_path):
+    names = ["3.", "a/1.png", "b.c/end.", "d./x"]
+    for name in [*names, ".e/2.png", "d./.hidden"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert image_files(tmp_path) == [str(tmp_path / name) for name in names]
+
+
 def test_a_folder_that_two_links_lead_to_counts_once(folder, tmp_path):
     linked = tmp_path / "linked"
     linked.mkdir()
@@ -573,8 +581,9 @@ def test_a_subfolder_that_cannot_be_read_is_listed(folder, capsys, monkeypatch):
     assert result["skipped"] == [{"path": str(folder / "locked"), "reason": reason}]
     with pytest.raises(FileError, match=reason):
         scan(folder, strict=True)
-    with pytest.raises(PermissionError):
-        image_files(folder / "locked")
+    for path in (folder, folder / "locked"):
+        with pytest.raises(PermissionError):
+            image_files(path)
     assert main(["stats", str(folder / "locked")]) == 2
 
 

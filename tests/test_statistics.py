@@ -1098,6 +1098,14 @@ def test_volumes_clips_and_many_bands_are_counted_along_the_axis_that_is_named()
         ChannelStats(volumes)
 
 
+def test_a_tensor_whose_first_axis_holds_the_channels_is_one_image():
+    x = torch.rand(2, 5, 6, 7)
+    for axis in (0, -4):
+        stats = dataset_stats(x, channel_dim=axis, progress=False)
+        assert (stats.images, stats.channels, stats.count) == (1, 2, 210)
+    assert dataset_stats(x[0], channel_dim="gray", progress=False).images == 5
+
+
 def test_signals_and_vectors_may_have_channels_too():
     x = torch.rand(8, 3, 10)
     same(dataset_stats(Items(list(x)), channel_dim=0, progress=False), ChannelStats(x[:, :, None]))
