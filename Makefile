@@ -13,8 +13,8 @@ else
   READY := $(VENV)/.ready
 endif
 
-.PHONY: help supported experiments book pdf check test lint refresh serve bench mutants lock set-repository release \
-  release-check clean
+.PHONY: help supported experiments book pdf check test lint refresh serve bench coverage mutants lock set-repository \
+  release release-check clean
 help:
 	@echo "make book      build the book to _build/html"
 	@echo "make pdf       print the whole book as _build/normtut.pdf (needs Chromium)"
@@ -24,6 +24,7 @@ help:
 	@echo "make serve     serve the built book on localhost"
 	@echo "make experiments   run what is missing in the results that chapters 6, 8, 10, 13 and 14 draw"
 	@echo "make bench     measure everything beside its peers, in a quarter of an hour (ONLY='pixels layers' for some)"
+	@echo "make coverage   which branches of the package no test takes (ARGS='tests/test_core.py' for some tests)"
 	@echo "make mutants   break the library on purpose, and see what its tests do not notice (an hour; ARGS='--known')"
 	@echo "make lock      resolve requirements.txt anew from pyproject.toml"
 	@echo "make set-repository URL=https://github.com/you/normtut"
@@ -81,6 +82,14 @@ experiments: $(READY)
 bench: $(READY)
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[bench]'
 	@$(RUN) -m benchmarks $(ONLY)
+
+# Every process of the tests is measured, those that they start as well. What the chapters run does not count.
+coverage: $(READY)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check 'coverage>=7.10'
+	@$(RUN) -m coverage erase
+	@OMP_NUM_THREADS=1 $(RUN) -m coverage run -m pytest -m "not browser" -n $(JOBS) --dist loadfile $(ARGS)
+	@$(RUN) -m coverage combine --quiet
+	@$(RUN) -m coverage report
 
 # All extras but the peers of the benchmarks.
 EXTRAS = $(filter-out bench,$(shell sed -n '/^\[project.optional/,/^\[project.scripts/s/^\([a-z]*\) = .*/\1/p' pyproject.toml))

@@ -14,7 +14,6 @@ import functools
 import warnings
 from typing import Any, TypeVar
 
-import torch  # noqa: F401  # for the examples
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules import batchnorm, instancenorm
@@ -61,33 +60,15 @@ class _BatchNorm(batchnorm._BatchNorm):
 
 
 class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
-    """`torch.nn.BatchNorm1d`: input (N, C) or (N, C, L).
-
-    >>> layer = BatchNorm1d(2)
-    >>> layer(torch.tensor([[1.0, 10.0], [3.0, 30.0]])).detach()
-    tensor([[-1.0000, -1.0000],
-            [ 1.0000,  1.0000]])
-    >>> layer.running_mean                                   # momentum is 0.1
-    tensor([0.2000, 2.0000])
-    """
+    """`torch.nn.BatchNorm1d`: input (N, C) or (N, C, L)."""
 
 
 class BatchNorm2d(_BatchNorm, nn.BatchNorm2d):
-    """`torch.nn.BatchNorm2d`: input (N, C, H, W).
-
-    >>> y = BatchNorm2d(3)(torch.rand(4, 3, 8, 8))
-    >>> bool(y.mean((0, 2, 3)).abs().max() < 1e-5)
-    True
-    """
+    """`torch.nn.BatchNorm2d`: input (N, C, H, W)."""
 
 
 class BatchNorm3d(_BatchNorm, nn.BatchNorm3d):
-    """`torch.nn.BatchNorm3d`: input (N, C, D, H, W).
-
-    >>> y = BatchNorm3d(3)(torch.rand(4, 3, 2, 8, 8))
-    >>> bool(y.mean((0, 2, 3, 4)).abs().max() < 1e-5)
-    True
-    """
+    """`torch.nn.BatchNorm3d`: input (N, C, D, H, W)."""
 
 
 class SyncBatchNorm(_BatchNorm):
@@ -154,39 +135,19 @@ class _InstanceNorm(instancenorm._InstanceNorm):
 
 
 class InstanceNorm1d(_InstanceNorm, nn.InstanceNorm1d):
-    """`torch.nn.InstanceNorm1d`: input (N, C, L) or (C, L).
-
-    >>> InstanceNorm1d(2)(torch.tensor([[1.0, 3.0], [10.0, 30.0]]))
-    tensor([[-1.0000,  1.0000],
-            [-1.0000,  1.0000]])
-    """
+    """`torch.nn.InstanceNorm1d`: input (N, C, L) or (C, L)."""
 
 
 class InstanceNorm2d(_InstanceNorm, nn.InstanceNorm2d):
-    """`torch.nn.InstanceNorm2d`: input (N, C, H, W) or (C, H, W).
-
-    >>> y = InstanceNorm2d(3)(torch.rand(4, 3, 8, 8))
-    >>> bool(y.mean((2, 3)).abs().max() < 1e-5)
-    True
-    """
+    """`torch.nn.InstanceNorm2d`: input (N, C, H, W) or (C, H, W)."""
 
 
 class InstanceNorm3d(_InstanceNorm, nn.InstanceNorm3d):
-    """`torch.nn.InstanceNorm3d`: input (N, C, D, H, W) or (C, D, H, W).
-
-    >>> y = InstanceNorm3d(3)(torch.rand(4, 3, 2, 8, 8))
-    >>> bool(y.mean((2, 3, 4)).abs().max() < 1e-5)
-    True
-    """
+    """`torch.nn.InstanceNorm3d`: input (N, C, D, H, W) or (C, D, H, W)."""
 
 
 class LayerNorm(nn.LayerNorm):
-    """`torch.nn.LayerNorm`: input (*, normalized_shape).
-
-    >>> LayerNorm(2)(torch.tensor([[1.0, 3.0], [10.0, 30.0]])).detach()
-    tensor([[-1.0000,  1.0000],
-            [-1.0000,  1.0000]])
-    """
+    """`torch.nn.LayerNorm`: input (*, normalized_shape)."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize over the last axes."""
@@ -194,11 +155,7 @@ class LayerNorm(nn.LayerNorm):
 
 
 class RMSNorm(nn.RMSNorm):
-    """`torch.nn.RMSNorm`: input (*, normalized_shape).
-
-    >>> RMSNorm(2)(torch.tensor([[3.0, 4.0]])).detach()
-    tensor([[0.8485, 1.1314]])
-    """
+    """`torch.nn.RMSNorm`: input (*, normalized_shape)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Divide by the root mean square over the last axes."""
@@ -206,14 +163,7 @@ class RMSNorm(nn.RMSNorm):
 
 
 class GroupNorm(nn.GroupNorm):
-    """`torch.nn.GroupNorm`: input (N, C, *).
-
-    >>> GroupNorm(2, 4)(torch.tensor([[[1.0], [3.0], [10.0], [30.0]]])).detach().flatten()
-    tensor([-1.0000,  1.0000, -1.0000,  1.0000])
-
-    Raises:
-        ValueError: if ``num_groups`` is not positive, or does not divide ``num_channels``.
-    """
+    """`torch.nn.GroupNorm`: input (N, C, *)."""
 
     @functools.wraps(nn.GroupNorm.__init__)  # type: ignore[misc]  # for the sake of the signature
     def __init__(self, num_groups: int, num_channels: int, *args: Any, **kwargs: Any) -> None:

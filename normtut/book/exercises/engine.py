@@ -199,7 +199,7 @@ def _time_limit(seconds: float | None) -> Iterator[None]:
             frame = frame.f_back
         raise _TimeIsUpError
 
-    def again(_: FrameType, event: str, __: Any) -> Any:
+    def again(_: FrameType, event: str, __: Any) -> Any:  # pragma: no cover  # what traces is not traced
         if event == "line":
             raise _TimeIsUpError
         return again
