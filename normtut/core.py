@@ -89,8 +89,8 @@ def normalize(x: Tensor, mean: Stats, std: Stats) -> Tensor:
 
     Returns:
         A tensor with the dtype of ``x``. It is computed in the wider of the dtypes of ``x`` and the
-        statistics, at least float32, and rounded once. As everywhere in PyTorch, a tensor without axes does
-        not count for this: float32 less a float64 tensor of shape () is computed in float32.
+        statistics, at least float32, and rounded once; but as everywhere in PyTorch, a tensor of shape ()
+        makes nothing wider.
 
     Raises:
         TypeError: if ``x`` is not floating point, or ``mean`` or ``std`` is not made of numbers.
@@ -190,15 +190,15 @@ def _finite(values: Any) -> bool:  # a tensor or an array
     return bool((abs(values) < math.inf).all())
 
 
-def check_tensor(name: str, x: Tensor) -> None:
-    """Refuse what is none, by its name, before something is asked of it that only a tensor has."""
+def check_tensor(name: str, x: Tensor) -> Tensor:
+    """``x``, unless it is no tensor."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
+    return x
 
 
 def _check_float(name: str, x: Tensor) -> None:
-    check_tensor(name, x)
-    if x.is_floating_point():
+    if check_tensor(name, x).is_floating_point():
         return
     scale = "torchvision's v2.ToDtype(torch.float32, scale=True)"
     advice = {
@@ -249,9 +249,7 @@ def _as_stats(name: str, stats: Stats, x: Tensor) -> Tensor:
             array = from_numpy(stats) if isinstance(stats, np.ndarray) else stats
             t = torch.as_tensor(array, dtype=_wide(x.dtype), device=x.device)
         except (TypeError, ValueError):
-            raise TypeError(
-                f"{name} must be a number, a sequence of numbers, a tensor or an array, got {stats!r}"
-            ) from None
+            raise TypeError(f"{name} must be numbers, a tensor or an array, got {stats!r}") from None
     if t.ndim == 1:
         is_image = x.ndim >= 3
         channel_axis = x.ndim - (3 if is_image else 1)

@@ -30,7 +30,7 @@ True
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -81,9 +81,7 @@ def batch_norm(
         raise ValueError("eps must be positive in training, got 0")
     if m == 1:
         got = tuple(input.shape)
-        raise ValueError(
-            f"batch_norm needs more than 1 value per channel in training, got input of shape {got}"
-        )
+        raise ValueError(f"batch_norm needs more than 1 value per channel in training, got shape {got}")
     y, mean, var = _three_steps(x, (0, 2), eps, *gamma_beta((1, -1, 1), weight, bias))
     update_running((running_mean, running_var), mean, var, m, momentum)
     return y.view(input.shape)
@@ -118,8 +116,7 @@ def instance_norm(
         ValueError: with ``use_input_stats``, if there is one position per channel.
         RuntimeError: if a shape does not fit, or running statistics are needed and missing.
     """
-    check_tensor("input", input)
-    m = math.prod(input.shape[2:])
+    m = math.prod(check_tensor("input", input).shape[2:])
     if use_input_stats and m == 1:
         got = tuple(input.shape)
         raise ValueError(f"instance_norm needs more than 1 position per channel, got input of shape {got}")
@@ -216,8 +213,7 @@ def rms_norm(
         ValueError: if the input has fewer axes than ``normalized_shape``.
         RuntimeError: if it does not end in ``normalized_shape``, or the weight is of another shape.
     """
-    check_tensor("input", input)
-    if len(_sequence(normalized_shape)) > input.ndim:
+    if len(normalized_shape) > check_tensor("input", input).ndim:
         raise ValueError(
             f"input of shape {tuple(input.shape)} has fewer axes than normalized_shape "
             f"{tuple(normalized_shape)}"
@@ -226,9 +222,8 @@ def rms_norm(
     _check_shape("weight", weight, tuple(normalized_shape), input)  # of any dtype, as in torch
     if eps is None:
         eps = torch.finfo(torch.promote_types(input.dtype, torch.float32)).eps
-    return _three_steps(rows, (1,), eps, *gamma_beta((1, -1), weight, None), center=False)[0].view(
-        input.shape
-    )
+    y = _three_steps(rows, (1,), eps, *gamma_beta((1, -1), weight, None), center=False)[0]
+    return y.view(input.shape)
 
 
 def adain(content: Tensor, style: Tensor, eps: float = 1e-5) -> Tensor:
@@ -248,10 +243,8 @@ def adain(content: Tensor, style: Tensor, eps: float = 1e-5) -> Tensor:
     Raises:
         ValueError: if the channels differ, or the batches do and the style's is not 1.
     """
-    check_tensor("content", content)
-    check_tensor("style", style)
-    fitting = content.shape[:2], (1, *content.shape[1:2])
-    if content.ndim < 3 or style.ndim < 3 or style.shape[:2] not in fitting:
+    fitting = check_tensor("content", content).shape[:2], (1, *content.shape[1:2])
+    if content.ndim < 3 or check_tensor("style", style).ndim < 3 or style.shape[:2] not in fitting:
         raise ValueError(
             f"style must have the samples and channels of content (N, C, *), or one sample, got "
             f"{tuple(style.shape)} for content of shape {tuple(content.shape)}"
@@ -322,8 +315,7 @@ def update_running(
 
 def _as_ncl(x: Tensor, eps: float, **params: Tensor | None) -> Tensor:
     """(N, C, *) as (N, C, L); a view where the memory allows, and so channels-last stays that."""
-    check_tensor("input", x)
-    if x.ndim < 2:
+    if check_tensor("input", x).ndim < 2:
         raise RuntimeError(f"input must have at least 2 axes (N, C, *), got shape {tuple(x.shape)}")
     _check(x, tuple(x.shape[1:2]), eps, params)
     return x.flatten(2) if x.ndim > 2 else x.unsqueeze(2)
@@ -331,20 +323,13 @@ def _as_ncl(x: Tensor, eps: float, **params: Tensor | None) -> Tensor:
 
 def _rows(x: Tensor, shape: Sequence[int], eps: float, **params: Tensor | None) -> Tensor:
     """(*, shape) as a matrix with one row for each set of statistics."""
-    check_tensor("input", x)
-    shape = tuple(_sequence(shape))
-    if not shape or tuple(x.shape[-len(shape) :]) != shape:
+    shape = tuple(shape)
+    if not shape or tuple(check_tensor("input", x).shape[-len(shape) :]) != shape:
         raise RuntimeError(
             f"input must end in normalized_shape, got shape {tuple(x.shape)} and normalized_shape {shape}"
         )
     _check(x, shape, eps, params)
     return x.reshape(math.prod(x.shape[: -len(shape)]), math.prod(shape))
-
-
-def _sequence(shape: Sequence[int]) -> Sequence[int]:
-    if not isinstance(shape, Iterable):  # the layers take one number as well, as torch's do
-        raise TypeError(f"normalized_shape must be a sequence of ints, such as (5,), got {shape!r}")
-    return shape
 
 
 def _check(x: Tensor, shape: tuple[int, ...], eps: float, params: dict[str, Tensor | None]) -> None:
@@ -360,10 +345,7 @@ def _check(x: Tensor, shape: tuple[int, ...], eps: float, params: dict[str, Tens
 
 
 def _check_shape(name: str, p: Tensor | None, shape: tuple[int, ...], x: Tensor) -> None:
-    if p is None:
-        return
-    check_tensor(name, p)
-    if tuple(p.shape) != shape:
+    if p is not None and tuple(check_tensor(name, p).shape) != shape:
         raise RuntimeError(
             f"{name} must have shape {shape} for input of shape {tuple(x.shape)}, got {tuple(p.shape)}"
         )

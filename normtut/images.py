@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from .core import at_least_float32, denormalize, normalize, numbers
+from .core import at_least_float32, check_tensor, denormalize, normalize, numbers
 
 __all__ = [
     "CIFAR10",
@@ -32,9 +32,8 @@ __all__ = [
 class MeanStd(NamedTuple):
     """Per-channel mean and std of pixels in [0, 1]. Unpack it: ``Normalize(*IMAGENET)``.
 
-    >>> mean, std = MNIST
-    >>> MeanStd((0.5,), (0.25,))
-    MeanStd(mean=(0.5,), std=(0.25,))
+    >>> MeanStd((0.5,), (0.25,)).std
+    (0.25,)
     """
 
     mean: tuple[float, ...]
@@ -210,9 +209,7 @@ def to_uint8(x: Tensor) -> Tensor:
     Raises:
         TypeError: for other integer tensors and bools, whose range is not known, and for anything else.
     """
-    if not isinstance(x, Tensor):
-        raise TypeError(f"x must be a tensor, got {type(x).__name__}")
-    if x.dtype == torch.uint8:
+    if check_tensor("x", x).dtype == torch.uint8:
         return x
     if not x.is_floating_point():
         raise TypeError(

@@ -143,7 +143,7 @@ def test_bad_input_is_refused_with_its_name_and_shape(function, x, mean, std, er
 )
 @pytest.mark.parametrize("name", ["mean", "std"])
 def test_statistics_that_are_no_numbers_are_named(function, junk, name):
-    words = f"{name} must be a number, a sequence of numbers, a tensor or an array, got {junk!r}"
+    words = f"{name} must be numbers, a tensor or an array, got {junk!r}"
     with pytest.raises(TypeError, match=f"^{re.escape(words)}$"):
         function(torch.rand(1, 3, 3), **{"mean": 0.0, "std": 1.0, name: junk})
 

@@ -667,13 +667,3 @@ def test_what_is_no_tensor_is_named(name, call):
     for junk in ([[1.0, 2.0]], 2.0, np.ones(3)):
         with pytest.raises(TypeError, match=f"^{name} must be a tensor, got {type(junk).__name__}$"):
             call(junk)
-
-
-@pytest.mark.parametrize("norm", [F.layer_norm, F.rms_norm])
-def test_normalized_shape_is_a_sequence_of_any_kind_but_no_number(norm):
-    """The layers of torch take a number, its functions do not."""
-    expected = norm(X, (4,))
-    for shape in ([4], torch.Size([4]), np.array([4])):
-        assert torch.equal(norm(X, shape), expected)
-    with pytest.raises(TypeError, match=r"^normalized_shape must be a sequence of ints, such as .*, got 4$"):
-        norm(X, 4)
