@@ -150,7 +150,7 @@ class TestLooks:
         assert [line.get_color() for line in lines] == list(COLORS[:3])
 
 
-def test_what_is_black_all_over_needs_no_style():
+def test_what_is_black_all_over_needs_no_colour():
     """A chart's shapes have the page's ink anyway."""
     fig, ax = plt.subplots()
     ax.bar([0], [1], color="black")

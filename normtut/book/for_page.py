@@ -147,8 +147,6 @@ def _restyle(node: ET.Element) -> None:
     said = [re.sub(r"#[0-9a-f]{6}\b", lambda m: _color(m[0]), part) for part in said]
     kept = [re.sub(r":\s+", ":", part) for part in said if part and part not in DEFAULTS]
     kept = [part for part in kept if not part.startswith("font-family:")]
-    if "fill:currentColor" in kept:  # which svg.chart has anyway
-        kept.remove("fill:currentColor")
     if kept:
         node.attrib["style"] = ";".join(kept)
 
