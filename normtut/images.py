@@ -83,7 +83,7 @@ class _ChannelAffine(v2.Transform):  # type: ignore[misc]  # torchvision is unty
 
     def forward(self, *inputs: Any) -> Any:
         if [*map(type, inputs)] == [Tensor]:  # the image: nothing has to be looked for
-            return self.transform(*inputs, {})
+            return self.transform(*inputs, {})  # type: ignore[call-arg]
         return super().forward(*inputs)
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:

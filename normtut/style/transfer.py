@@ -139,7 +139,7 @@ class StyleTransfer(nn.Module):
         painted = network.decoder(features, mixed, small.shape[2:], seen=seen).clamp_(0, 1)
         if small is not picture:
             painted = torch.empty_like(picture)
-            for inner, outer, cut in _tiles(*picture.shape[2:], max_pixels):
+            for inner, outer, cut in _tiles(*picture.shape[2:], max_pixels):  # type: ignore[call-arg]
                 tile = picture[..., outer[0], outer[1]]
                 tile = network.decoder(network.encoder(tile), mixed, tile.shape[2:], given=seen)
                 painted[..., inner[0], inner[1]] = tile[..., cut[0], cut[1]].clamp_(0, 1)
