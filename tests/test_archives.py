@@ -280,6 +280,16 @@ def test_hidden_members_are_left_out(folder, tmp_path):
     assert (scan(path).stats.images, scan(path).skipped) == (1, [])
 
 
+def test_hidden_members_and_folders_of_a_zip_are_left_out(folder, tmp_path):
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("sub/", b"")
+        for name in ("sub/a.png", "__MACOSX/._a.png", ".cache/b.png"):
+            archive.write(folder / NAMES[2], name)
+    report = scan(path)
+    assert (report.stats.images, report.skipped, report.others) == (1, [], {})
+
+
 @pytest.mark.parametrize("name", ["x.parquet", "x.arrow"])
 def test_a_missing_package_is_named(tmp_path, monkeypatch, name):
     (tmp_path / name).write_bytes(b"")
@@ -361,6 +371,17 @@ def test_an_address_that_cannot_be_read_says_what_to_install(monkeypatch, capsys
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     assert main(["stats", "s3://bucket/x"]) == 2
     assert "pip install fsspec s3fs" in capsys.readouterr().err
+
+
+def test_what_a_storage_raises_of_its_own_is_an_error_of_the_address(monkeypatch):
+    memory = pytest.importorskip("fsspec.implementations.memory")
+
+    def fails(self, path):
+        raise RuntimeError("denied")
+
+    monkeypatch.setattr(memory.MemoryFileSystem, "exists", fails)
+    with pytest.raises(OSError, match="memory://bucket: denied"):
+        scan("memory://bucket")
 
 
 # -- in several runs ------------------------------------------------------------------------------------
@@ -594,6 +615,14 @@ def test_merged_reports_list_files_by_their_paths():
     for first, second in (("bd", "az"), ("bd", "ce"), ("ab", "cd"), ("", "ab"), ("ab", "")):
         merged = report(*first).merge(report(*second))
         assert [e.path for e in merged.skipped] == sorted(first + second)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 7])
+def test_of_the_files_that_were_skipped_three_are_named(count):
+    (said,) = Report(skipped=[FileError(f"{i}.png", "empty") for i in range(count)]).warnings()
+    assert said.startswith(f"{count} files were skipped: 0.png: empty")
+    assert said.count("empty") == min(count, 3)
+    assert said.endswith(f"; and {count - 3} more" if count > 3 else ": empty")
 
 
 @pytest.mark.parametrize(
