@@ -498,8 +498,16 @@ def test_an_empty_whole_and_shapes_that_do_not_fit_are_refused():
         merge_moments(torch.tensor([0, 0]), torch.zeros(2, 3), torch.zeros(2, 3))
     with pytest.raises(ValueError, match=r"got \(2,\), \(3,\) and \(3,\)"):
         merge_moments(torch.tensor([1, 2]), torch.zeros(3), torch.zeros(3))
-    with pytest.raises(ValueError, match=r"counts must not be negative, got \[-2, 3\]"):
-        merge_moments(torch.tensor([-2, 3]), torch.zeros(2), torch.zeros(2))
+    with pytest.raises(ValueError, match=r"got \(\), \(\) and \(\)"):
+        merge_moments(torch.tensor(2), torch.tensor(1.0), torch.tensor(1.0))
+    for count in (-1, -2):
+        with pytest.raises(ValueError, match=rf"counts must not be negative, got \[{count}, 3\]"):
+            merge_moments(torch.tensor([count, 3]), torch.zeros(2), torch.zeros(2))
+
+
+def test_a_whole_of_one_value_has_a_mean():
+    count, mean, m2 = merge_moments(torch.tensor([0, 1]), torch.tensor([5.0, 7.0]), torch.zeros(2))
+    assert (count, mean, m2) == (1, 7, 0)
 
 
 @pytest.mark.parametrize("name", ["counts", "means", "m2s"])

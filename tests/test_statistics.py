@@ -1168,6 +1168,11 @@ def test_sums_of_numbers_of_any_size_are_exact(values):
     assert Sums.of(np.array([values])) == Sums(len(values), (total,), (squares,))
 
 
+def test_roots_of_very_small_and_very_large_fractions_have_all_digits():
+    for exponent in range(-500, 501, 50):
+        assert _sqrt(3 * Fraction(4) ** exponent) == math.ldexp(math.sqrt(3), exponent)
+
+
 @pytest.mark.parametrize("odd", [1, 3])
 def test_a_std_halfway_between_two_floats_is_rounded_to_the_even_one(odd):
     lower, halfway = Fraction(2**53 + odd - 1), Fraction(2**53 + odd)  # of 53 and of 54 bits
