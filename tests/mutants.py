@@ -211,21 +211,20 @@ def _mutant(module: str, text: str, meaning: str) -> Mutant:
 # --- which tests --------------------------------------------------------------------------------------------
 
 
-def affected(mutant: Mutant, lines: dict[str, list[str]], starters: set[str]) -> set[str]:
+def affected(mutant: Mutant, lines: dict[str, list[str]]) -> set[str]:
     """The tests that run the changed statement.
 
     Where none does in this process (it is run on import, or by other processes), those that run anything of
-    the function around it, and those that start processes.
+    the function around it.
 
     Args:
         mutant: the mutant.
         lines: of each line of its module, the tests that run it.
-        starters: the tests that start processes.
     """
-    for i, (first, last) in enumerate(_places(original(mutant.module), mutant.line)):
+    for first, last in _places(original(mutant.module), mutant.line):
         if tests := {test for line in range(first, last + 1) for test in lines.get(str(line), [])}:
-            return tests | starters if i else tests
-    return starters
+            return tests
+    return set()
 
 
 def _places(text: str, line: int) -> Iterator[tuple[int, int]]:
@@ -408,8 +407,8 @@ class Trials:
                 of the function, but look at its arguments or see it refuse some.
         """
         seconds, lines, starters = json.loads(self.map.read_text(encoding="utf-8"))
-        first = affected(mutant, lines[mutant.module], set(starters))
-        tests = set(seconds) if by_all or not first else first
+        first = affected(mutant, lines[mutant.module])
+        tests = set(seconds) if by_all or not first else first.union(starters)
 
         def order(item: pytest.Item) -> tuple[bool, bool, float]:
             test = item.nodeid

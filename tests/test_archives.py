@@ -140,6 +140,7 @@ def test_what_hugging_face_writes_is_read(folder, expected, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:8 of 40 images. gray")
 def test_the_column_of_the_images_is_known_or_asked_for(folder, expected, tmp_path, capsys):
+    assert scan(pack_table(folder, tmp_path / "boxes.parquet", box=[{"left": 1}] * 40)).skipped == []
     path = pack_table(folder, tmp_path / "x.parquet", as_struct=False, mask=[b"x"] * 40)
     with pytest.raises(
         FileError, match=r"which column holds the images\? Name it with key: .*'image', 'mask'"
