@@ -69,29 +69,33 @@ class Conv(nn.Conv2d):
 
 
 class Encoder(nn.Module):
-    """What a picture is at five depths: at 1/2, at 1/4 and, three times, at 1/8 of its resolution.
+    """What a picture is at seven depths: twice at 1/2, twice at 1/4 and three times at 1/8 of its resolution.
 
     >>> [tuple(x.shape) for x in Encoder()(torch.rand(1, 3, 32, 48))][::2]
-    [(1, 24, 16, 24), (1, 128, 4, 6), (1, 128, 4, 6)]
+    [(1, 24, 16, 24), (1, 64, 8, 12), (1, 128, 4, 6), (1, 128, 4, 6)]
     """
 
     def __init__(self) -> None:
         super().__init__()
         a, b, c = WIDTHS
         self.to2 = Conv(3, a, 7, stride=2)
+        self.half2 = Conv(a, a)
         self.to4 = Conv(a, b, stride=2)
+        self.quarter2 = Conv(b, b)
         self.to8 = Conv(b, c, stride=2)
         self.deep = Conv(c, c)
         self.deeper = Conv(c, c)
 
     def forward(self, picture: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) in [0, 1] → five maps, the finest first, each before its ReLU."""
+        """(N, 3, H, W) in [0, 1] → seven maps, the finest first, each before its ReLU."""
         half = self.to2(normalize(picture, 0.5, 0.25))
+        half2 = self.half2(F.relu(half))
         quarter = self.to4(F.relu(half))
+        quarter2 = self.quarter2(F.relu(quarter))
         eighth = self.to8(F.relu(quarter))
         deep = self.deep(F.relu(eighth))
         deeper = eighth + self.deeper(F.relu(deep))
-        return [half, quarter, eighth, deep, deeper]
+        return [half, half2, quarter, quarter2, eighth, deep, deeper]
 
 
 class Decoder(nn.Module):
@@ -111,9 +115,15 @@ class Decoder(nn.Module):
         self.inner = Conv(c, c)
         self.outer = Conv(c, c, bias=False)
         self.at4 = Conv(c, b, pad=False, bias=False)
+        self.inner4 = Conv(b, b, bias=False)
+        self.outer4 = Conv(b, b, bias=False)
         self.at2 = Conv(b, a, pad=False, bias=False)
+        self.inner2 = Conv(a, a, bias=False)
+        self.outer2 = Conv(a, a, bias=False)
         self.at1 = Conv(a, last, pad=False)
         self.out = Conv(last, 3, pad=False)
+        nn.init.zeros_(self.outer4.weight)
+        nn.init.zeros_(self.outer2.weight)
 
     def forward(
         self,
@@ -144,13 +154,15 @@ class Decoder(nn.Module):
                 seen.append((mean, std))
             return F.relu(denormalize(normalize(x, mean, std), *style[depth]))
 
-        half, quarter, eighth, deep, deeper = content
-        x = adain(deeper, 4)
-        x = adain(self.deep(x) + deep, 3)
-        x = adain(self.at8(x) + eighth, 2)
+        half, _, quarter, _, eighth, deep, deeper = content
+        x = adain(deeper, 6)
+        x = adain(self.deep(x) + deep, 5)
+        x = adain(self.at8(x) + eighth, 4)
         x = x + self.outer(F.relu(self.inner(x)))
-        x = adain(self.at4.twice(soften(x), quarter.shape[-2:]) + quarter, 1)
+        x = adain(self.at4.twice(soften(x), quarter.shape[-2:]) + quarter, 2)
+        x = x + self.outer4(adain(self.inner4(x), 3))
         x = adain(self.at2.twice(x, half.shape[-2:]), 0)
+        x = x + self.outer2(adain(self.inner2(x), 1))
         return self.picture(x, size)
 
     def picture(self, x: Tensor, size: tuple[int, int]) -> Tensor:

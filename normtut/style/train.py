@@ -192,11 +192,11 @@ def degrade(x: Tensor, rng: np.random.Generator) -> Tensor:
     if rng.random() < 0.3:
         noise = rng.standard_normal(x.shape, np.float32) * rng.uniform(0.005, 0.04)
         x = (x + torch.from_numpy(noise)).clamp(0, 1)
-    if rng.random() < 0.6:
+    if rng.random() < 0.85:
         dy, dx = (int(k) for k in rng.integers(8, size=2))  # the blocks may begin anywhere
         shifted = (x.roll((dy, dx), (1, 2)) * 255).round().byte().permute(1, 2, 0).numpy()
         buffer = io.BytesIO()
-        Image.fromarray(shifted).save(buffer, "JPEG", quality=int(rng.integers(40, 96)))
+        Image.fromarray(shifted).save(buffer, "JPEG", quality=int(rng.integers(30, 96)))
         decoded = torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1).float() / 255
         x = decoded.roll((-dy, -dx), (1, 2))
     return x
@@ -412,9 +412,14 @@ class _Run:
             raise FileNotFoundError(f"there is no checkpoint {path} to start from")
         try:
             state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
-            self.network.load_state_dict(state["network"])
-            self.average.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            # A run may begin with a network that has grown since: what is new keeps its first weights.
+            grown = self.network.load_state_dict(state["network"], strict=path is own)
+            if grown.unexpected_keys:
+                raise ValueError(f"unexpected {', '.join(grown.unexpected_keys)}")
+            self.average.load_state_dict(self.network.state_dict())
+            self.average.load_state_dict(state["average"], strict=False)
+            if not grown.missing_keys:
+                self.optimizer.load_state_dict(state["optimizer"])
         except Exception as error:  # torch.load raises what its decoders raise
             raise ValueError(f"{path} is no checkpoint of this network: {error}") from error
         if path is own:
