@@ -575,6 +575,29 @@ def test_legs(material: Path, tmp_path: Path, amp: str) -> None:
         train.main(training(material, tmp_path / "whole", "--steps", "6", "--lr", "1e-4", amp))
 
 
+def test_a_leg_may_begin_with_a_network_that_has_grown(material: Path, tmp_path: Path) -> None:
+    train.main(training(material, tmp_path / "small", "--steps", "1"))
+    checkpoint = tmp_path / "small" / "checkpoint.pth"
+    state = torch.load(checkpoint, weights_only=True)
+    new = [k for k in state["network"] if k.startswith("decoder.inner2")]
+    for part in ("network", "average"):
+        for name in new:
+            del state[part][name]
+    torch.save(state, checkpoint)
+    train.main(training(material, tmp_path / "large", "--steps", "1", "--start", str(checkpoint)))
+    before, after = (load_file(tmp_path / d / "style.safetensors") for d in ("small", "large"))
+    assert new
+    assert all((before[k] - after[k]).abs().max() < 0.01 for k in before if k not in new)
+    assert all(after[k].std() > 0.01 for k in new)
+    # What the network does not know is not dropped in silence; and a run of its own must fit as a whole.
+    state["network"]["extra"] = torch.zeros(1)
+    torch.save(state, checkpoint)
+    with pytest.raises(SystemExit, match="no checkpoint of this network: unexpected extra"):
+        train.main(training(material, tmp_path / "larger", "--steps", "1", "--start", str(checkpoint)))
+    with pytest.raises(SystemExit, match="no checkpoint of this network: .*decoder.inner2"):
+        train.main(training(material, tmp_path / "small", "--steps", "2"))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_training_lowers_the_loss_on_two_processes(material: Path, tmp_path: Path) -> None:

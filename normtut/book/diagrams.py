@@ -16,8 +16,8 @@ def style_network() -> Figure:
     """Draw the style network: what goes from the content, what from the style, and where they meet.
 
     >>> figure = style_network()
-    >>> sum(text.get_text() == "AdaIN" for text in figure.axes[0].texts)
-    5
+    >>> sum(text.get_text() == "AdaIN, twice" for text in figure.axes[0].texts)
+    2
     """
     import matplotlib.pyplot as plt
     from matplotlib.patches import FancyBboxPatch
@@ -48,9 +48,11 @@ def style_network() -> Figure:
     box("decoder", 0, "painting", decoder)
     box("style", 0, "style", style)
     for row, (name, channels, part) in enumerate(maps, start=1):
-        box("content", row, f"{name}, {part}\n{channels} channels", content)
-        box("decoder", row, "AdaIN", decoder)
-        box("style", row, f"{channels} means\n{channels} stds", style)
+        twice = part != "1/8"  # two maps of one size share a box
+        count = f"2 × {channels}" if twice else channels
+        box("content", row, f"{name}, {part}\n{count} channels", content)
+        box("decoder", row, "AdaIN, twice" if twice else "AdaIN", decoder)
+        box("style", row, f"{count} means\n{count} stds", style)
         for column, color in (("content", content), ("style", style)):
             arrow((xs[column], 1 - row - height / 2), (xs[column], -row + height / 2), color)
         arrow((xs["decoder"], -row + height / 2), (xs["decoder"], 1 - row - height / 2), decoder)

@@ -1,6 +1,6 @@
 """The style network: encoder, AdaIN, decoder.
 
-One encoder looks at both pictures, at five depths. Of the style only the mean and std of every channel
+One encoder looks at both pictures, at seven depths. Of the style only the mean and std of every channel
 are kept, *measured* on the features by `normtut.core.moments`. The decoder is the encoder's mirror: it begins
 with the content's deepest features, and at each depth on its way back to a picture removes the statistics it
 finds and puts in their place those that the encoder found in the style at the same depth. No statistic is
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-import torch  # noqa: F401  # for the examples
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -23,7 +23,7 @@ __all__ = ["Decoder", "Encoder", "Statistics", "StyleNetwork", "statistics"]
 #: One (mean, std) for each depth of the encoder, the finest first, each of shape (N, C, 1, 1).
 Statistics = list[tuple[Tensor, Tensor]]
 
-#: Channels at 1/2, 1/4 and (three times) 1/8 of the resolution.
+#: Channels at 1/2, 1/4 (twice each) and 1/8 (three times) of the resolution.
 WIDTHS = (24, 64, 128)
 
 #: Added to every variance. Large, so that what is nearly flat is not blown up: at most 10-fold in one layer.
@@ -122,8 +122,10 @@ class Decoder(nn.Module):
         self.outer2 = Conv(a, a, bias=False)
         self.at1 = Conv(a, last, pad=False)
         self.out = Conv(last, 3, pad=False)
-        nn.init.zeros_(self.outer4.weight)
-        nn.init.zeros_(self.outer2.weight)
+        # At first these blocks add little, so that a network that was trained without them can go on with them.
+        with torch.no_grad():
+            self.outer4.weight.mul_(0.1)
+            self.outer2.weight.mul_(0.1)
 
     def forward(
         self,

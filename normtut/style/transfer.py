@@ -21,8 +21,8 @@ WEIGHTS = Path(__file__).with_name("style.safetensors")
 #: The network's coarsest grid, in pixels: tiles must begin on it.
 _GRID = 8
 
-#: How far a pixel of the painting can see (87 pixels), rounded up to that grid.
-_REACH = 88
+#: How far a pixel of the painting can see (99 pixels), rounded up to that grid.
+_REACH = 104
 
 
 class StyleTransfer(nn.Module):
