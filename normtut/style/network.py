@@ -122,7 +122,7 @@ class Decoder(nn.Module):
         self.outer2 = Conv(a, a, bias=False)
         self.at1 = Conv(a, last, pad=False)
         self.out = Conv(last, 3, pad=False)
-        # At first these blocks add little, so that a network that was trained without them can go on with them.
+        # At first these blocks add little: a network that was trained without them can go on with them.
         with torch.no_grad():
             self.outer4.weight.mul_(0.1)
             self.outer2.weight.mul_(0.1)
