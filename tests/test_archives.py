@@ -19,12 +19,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from normtut import ChannelStats, dataset_stats
 from normtut.cli import main
 from normtut.cli import stats as cli
-from normtut.statistics import FileError, Report, scan, sources
+from normtut.statistics import FileError, Report, folders, scan, sources
+from normtut.statistics.counts import count_pixels
 
 RNG = np.random.default_rng(0)
 NAMES = [f"class {i % 3}/{i:02}.{'jpg' if i % 2 else 'png'}" for i in range(40)]
@@ -613,7 +615,7 @@ def test_merged_reports_list_files_by_their_paths():
     def report(*names):
         return Report(skipped=[FileError(name, "empty") for name in names])
 
-    for first, second in (("bd", "az"), ("bd", "ce"), ("ab", "cd"), ("", "ab"), ("ab", "")):
+    for first, second in (("bd", "az"), ("bd", "ce"), ("abd", "c"), ("ab", "cd"), ("", "ab"), ("ab", "")):
         merged = report(*first).merge(report(*second))
         assert [e.path for e in merged.skipped] == sorted(first + second)
 
@@ -637,12 +639,13 @@ def test_of_the_files_that_were_skipped_three_are_named(count):
         {"others": 3},
         {"sizes": 3},
         {"sizes": [[1, 2]]},
+        {"sizes": [[1, 2, 3, 4]]},
     ],
 )
 def test_a_state_that_is_none_is_refused(damage):
     state = Report().state_dict()
     assert Report.from_state(state) == Report()
-    with pytest.raises(ValueError, match=r"state is not that of|not enough values"):
+    with pytest.raises(ValueError, match="state is not that of a Report: "):
         Report.from_state({**state, **damage} if damage else damage)
 
 
@@ -654,8 +657,79 @@ def test_reports_add_up(folder, expected):
     assert (total.done, total.listing) == (80, 0)
     for one, other in ((Report(listing=7), Report()), (Report(), Report(listing=7))):
         assert one.merge(other).listing == 7
+    assert Report(listing=7).merge(Report(listing=7)).listing == 7
+    for one, other in ((7, 8), (1, 2), (2, 1), (-1, 2), (2, -1)):
+        with pytest.raises(ValueError, match="shares of different lists of files"):
+            Report(listing=one).merge(Report(listing=other))
     with pytest.raises(TypeError):
         total + 1
+
+
+def test_a_report_begins_with_nothing():
+    state = Report().state_dict()
+    assert not any(state[name] for name in state if name not in ("gray", "color"))
+    assert (Report().images, Report(empty=2).images) == (0, 2)
+
+
+def test_of_a_batch_the_gray_images_are_counted_and_become_three_channels():
+    gray, two, rgb = (count_pixels(torch.full((n, c, 2, 2), 0.5)) for n, c in ((2, 1), (1, 2), (1, 3)))
+    report = Report.of_batch([gray, rgb])
+    assert (report.gray_images, report.images, report.stats.channels) == (2, 3, 3)
+    assert (report.gray.images, report.color.images) == (0, 3)
+    report = Report.of_batch([gray])
+    assert (report.gray_images, report.gray.images, report.color.images) == (2, 2, 0)
+    both = Report.of_batch([gray]).merge(Report.of_batch([rgb]))
+    assert (both.gray_images, both.stats.images, both.stats.channels) == (2, 3, 3)
+    report = Report.of_batch([two])
+    assert (report.gray_images, report.gray.images, report.color.images) == (0, 0, 1)
+
+
+def test_without_options_a_scan_is_silent_alone_and_in_one_thread(folder, monkeypatch):
+    shown = []
+    bar = folders.progress_bar
+    monkeypatch.setattr(folders, "progress_bar", lambda total, show: shown.append(show) or bar(total, show))
+    monkeypatch.setattr(folders, "ThreadPoolExecutor", None)
+    assert scan(folder).images == 40
+    scan(folder, progress=True)
+    assert shown == [False, True]
+    with pytest.raises(TypeError):
+        scan(folder, workers=1)
+
+
+def test_every_thread_has_work_ahead(folder, monkeypatch):
+    ahead = []
+    in_order = folders._in_order
+    monkeypatch.setattr(
+        folders, "_in_order", lambda pool, n, f, items: ahead.append(n) or in_order(pool, n, f, items)
+    )
+    scan(folder, workers=3)
+    assert 2 * 3 <= ahead[0] <= 8 * 3
+
+
+def test_of_several_errors_the_first_is_told(tmp_path, monkeypatch):
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("no image")
+    with pytest.raises(FileError, match=r"none of 2 files could be counted; \S*a\.txt"):
+        scan(tmp_path)
+
+    def unreadable(paths, errors):
+        errors += [FileError("first", "folder not read"), FileError("second", "folder not read")]
+        return [], 0
+
+    monkeypatch.setattr(folders, "places", unreadable)
+    with pytest.raises(FileError, match="first: folder not read"):
+        scan(tmp_path, strict=True)
+
+
+def test_files_at_an_address_are_called_by_their_address():
+    fsspec = pytest.importorskip("fsspec")
+    fsspec.filesystem("memory").pipe_file("/named/bad.png", b"x")
+    with pytest.raises(FileError, match=r"memory:///?named/bad\.png"):
+        scan("memory://named", strict=True)
+
+
+def test_a_member_is_too_large_from_a_gibibyte_on():
+    assert "larger than 1,024 MiB" in sources._too_large("x.png").reason
 
 
 @pytest.mark.parametrize("name", sorted(Report().state_dict()))

@@ -1,6 +1,8 @@
 """ChannelStats against exact rational arithmetic, and dataset_stats over every kind of data set."""
 
 import copy
+import dataclasses
+import inspect
 import io
 import json
 import math
@@ -23,6 +25,7 @@ import torch.distributed as dist
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import (
     DataLoader,
     Dataset,
@@ -39,9 +42,10 @@ import normtut
 from normtut import ChannelStats, dataset_stats
 from normtut.data import PhotoPatches
 from normtut.distributed import run_workers
-from normtut.statistics import Sums, counts
-from normtut.statistics.datasets import _out_of_range
+from normtut.statistics import Sums, counts, image_files, scan, sources
+from normtut.statistics.datasets import _Finder, _out_of_range
 from normtut.statistics.exact import _sqrt, exact_sums
+from normtut.statistics.items import Pixels, pixels_in_memory, pixels_of
 
 PARTS = ("image_means", "image_stds", "batch_stds")
 
@@ -217,6 +221,139 @@ def test_large_float_images_stay_exact(monkeypatch):
     for name in ("mean", "std", "min", "max"):
         assert getattr(pieces, name) == getattr(whole, name)
     assert pieces.image_stds.mean == pytest.approx(whole.image_stds.mean, rel=1e-15)
+
+
+class Largest(TorchDispatchMode):
+    """The most elements, and bytes, of a tensor of some dtypes that is made."""
+
+    def __init__(self, *dtypes):
+        super().__init__()
+        self.dtypes, self.elements, self.bytes = dtypes, 0, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.dtype in self.dtypes:
+            self.elements = max(self.elements, made.numel())
+            self.bytes = max(self.bytes, made.numel() * made.element_size())
+        return made
+
+
+@pytest.mark.parametrize("threads", [1], indirect=True)
+@pytest.mark.parametrize(
+    ("shape", "dtype", "elements"),
+    [
+        ((8, 1, 16, 16), torch.uint16, 256),  # one image at once
+        ((8, 1, 8, 8), torch.uint16, 256),  # four images
+        ((1, 1, 64, 16), torch.uint8, 256),  # of one image, sixteen rows
+        ((1, 1, 64, 300), torch.uint8, 300),  # one row, which is longer
+    ],
+)
+def test_pixels_are_converted_a_few_at_a_time(threads, monkeypatch, shape, dtype, elements):
+    monkeypatch.setattr(counts, "_PIECE", 256)
+    x = torch.zeros(shape, dtype=dtype)
+    with Largest(torch.float32, torch.float64, torch.int32) as largest:
+        ChannelStats(x)
+    assert largest.elements == elements
+    assert largest.bytes == elements * (4 if dtype == torch.uint8 else 8)
+
+
+def test_what_is_converted_at_once_fits_into_the_cache_and_is_no_smaller_than_it_need_be():
+    with Largest(torch.float32) as largest:
+        ChannelStats(torch.zeros(1, 1, 512, 4096, dtype=torch.uint8))
+    assert 2**20 < largest.bytes <= 2**21
+
+
+@pytest.mark.parametrize(
+    ("shape", "elements", "summed"),
+    [
+        ((8, 1, 16, 16), 256, 256),
+        ((1, 3, 64, 20), 3 * 64 * 20, 4 * 60),  # an image as it is, and of it four rows
+        ((1, 3, 8, 100), 3 * 8 * 100, 300),  # one row, which is longer
+    ],
+)
+def test_floats_are_summed_a_few_at_a_time(monkeypatch, shape, elements, summed):
+    monkeypatch.setattr(counts, "_PIECE", 256)
+    sizes, of = [], Sums.of
+    monkeypatch.setattr(Sums, "of", lambda v: sizes.append(v.size) or of(v))
+    with Largest(torch.float64) as largest:
+        ChannelStats(torch.rand(shape))
+    assert (largest.elements, max(sizes)) == (elements, summed)
+
+
+def test_the_mean_of_an_image_of_more_than_half_a_piece_is_correctly_rounded(monkeypatch):
+    x = torch.tensor([1e16, 1.0, -1e16, 0.0], dtype=torch.float64).view(1, 1, 2, 2)
+    for piece in (4, 7):
+        monkeypatch.setattr(counts, "_PIECE", piece)
+        assert ChannelStats(x).image_means.mean == (0.25,)
+
+
+@pytest.mark.parametrize(("threads", "expected"), [(1, [0] * 5), (3, [0, 2, 3, 3, 0])], indirect=["threads"])
+def test_there_are_as_many_threads_as_torch_would_use_and_there_is_work_for(threads, expected, monkeypatch):
+    made = []
+
+    def pool(n, **options):
+        made.append(n)
+        return ThreadPoolExecutor(n, **options)
+
+    monkeypatch.setattr(counts, "ThreadPoolExecutor", pool)
+    found = []
+    before = torch.get_num_threads()
+    for items, device in ((1, "cpu"), (2, "cpu"), (3, "cpu"), (7, "cpu"), (7, "cuda")):
+        made.clear()
+        run = counts._in_threads(lambda i: (i, torch.get_num_threads()), range(items), torch.device(device))
+        numbers, inside = zip(*run, strict=True)
+        assert numbers == tuple(range(items))
+        assert inside == (1 if made else before,) * items  # each works by itself
+        assert torch.get_num_threads() == before
+        found.append(sum(made))
+    assert found == expected
+
+
+@pytest.mark.parametrize("threads", [1], indirect=True)
+def test_extremes_are_looked_for_until_both_have_been_seen_in_every_channel(threads, monkeypatch):
+    looked, amin = [], torch.amin
+    monkeypatch.setattr(counts, "_PIECE", 4)
+    monkeypatch.setattr(torch, "amin", lambda *args: looked.append(0) or amin(*args))
+    x = torch.full((5, 1, 2, 2), 100, dtype=torch.uint8)
+    x[1, 0, 0, 0], x[2, 0, 1, 1] = 0, 255
+    stats = ChannelStats(x)
+    assert (stats.min, stats.max, len(looked)) == ((0.0,), (1.0,), 3 * 3)  # three images, by three axes each
+
+
+def test_floats_from_1e150_on_are_refused():
+    assert ChannelStats(torch.full((1, 1, 1, 1), 9.9e149, dtype=torch.float64)).max == (9.9e149,)
+    with pytest.raises(ValueError, match=r"0 NaN and 1 infinite values \(or beyond 1e\+150\)"):
+        ChannelStats(torch.full((1, 1, 1, 1), 1e150, dtype=torch.float64))
+
+
+def test_images_of_2_to_the_30_pixels_can_be_counted():
+    counts.check_size(2**15, 2**15)
+    with pytest.raises(ValueError, match="too large to be counted"):
+        counts.check_size(2**15, 2**15 + 1)
+
+
+def test_what_has_been_counted_is_a_value_whatever_its_notes():
+    one = counts.count_pixels(torch.rand(2, 1, 2, 2))
+    assert one == dataclasses.replace(one, notes={"read as gray": 2})
+    pixels = Pixels(torch.zeros(1, 1, 1, 1))
+    finder = _Finder(None, None, None, None)
+    for value in (one, Sums(), pixels, sources.Entry("a", "a"), sources.Place("a"), finder):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(value, dataclasses.fields(value)[0].name, 3)
+    assert (Sums().count, finder.stream) == (0, False)
+
+
+def test_defaults():
+    defaults = {name: p.default for name, p in inspect.signature(dataset_stats).parameters.items()}
+    assert (defaults["num_workers"], defaults["progress"]) == (0, True)
+
+
+@pytest.mark.parametrize("function", [dataset_stats, scan, image_files, ChannelStats.update])
+def test_options_have_names_and_what_comes_first_may_be_named(function):
+    first, *options = (p for p in inspect.signature(function).parameters.values() if p.name != "self")
+    assert first.kind is first.POSITIONAL_OR_KEYWORD
+    assert options
+    assert {p.kind for p in options} == {first.KEYWORD_ONLY}
 
 
 def test_constant_and_nearly_constant_images():
@@ -1136,6 +1273,25 @@ def test_a_constant_channel_is_warned_about():
     x[:, 1] = 0.5
     with pytest.warns(UserWarning, match=r"channels \[1\] are constant"):
         dataset_stats(x, progress=False)
+
+
+def test_pixels_are_not_taken_from_memory_where_an_argument_says_something_about_items():
+    assert pixels_in_memory(PATCHES, None) is not None
+    assert pixels_in_memory(PATCHES, -1) is None
+    assert pixels_in_memory(PATCHES, None, mask=1) is None
+
+
+def test_the_axis_of_the_images_is_not_that_of_the_channels():
+    for channel_dim in (0, -4):
+        with pytest.raises(ValueError, match="is the first axis of shape"):
+            pixels_of(torch.rand(2, 3, 4, 4), channel_dim, batch=True)
+
+
+def test_masked_pixels_of_an_array_do_not_count():
+    x = np.ma.array([[0.0, 0.5], [1.0, 0.5]], mask=[[True, False], [True, False]])
+    found = pixels_of(x)
+    assert found.valid.tolist() == [[[False, True], [False, True]]]
+    assert "masked pixels of arrays left out" in found.notes
 
 
 def test_integers_of_numpy_are_integers():

@@ -144,7 +144,7 @@ class Report:
                 setattr(report, name, [FileError(*error) for error in state[name]])
             report.others = Counter(state["others"])
             report.sizes = Counter({(w, h): n for w, h, n in state["sizes"]})
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"state is not that of a Report: {error!r}") from error
         return report
 
