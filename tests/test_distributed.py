@@ -1,9 +1,10 @@
-"""Every test here starts real processes: two or three, gloo, over the loopback interface."""
+"""Most tests here start real processes: two or three, gloo, over the loopback interface."""
 
 import inspect
 import itertools
 import multiprocessing
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import time
 from functools import cache
 from pathlib import Path
 
+import cloudpickle
 import numpy as np
 import pytest
 import torch
@@ -19,7 +21,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from normtut import functional, layers
+from normtut import distributed, functional, layers
 from normtut.distributed import merge_moments, run_workers, sync_batch_norm
 
 # How a batch is shared: even, uneven, a rank with one sample, a rank with none, three ranks.
@@ -535,3 +537,124 @@ def test_what_is_left_out_is_as_in_batch_norm():
 def test_merging_integers_does_not_truncate():
     _, mean, m2 = merge_moments(torch.tensor([2, 3]), torch.tensor([2, 20]), torch.tensor([2, 200]))
     assert (mean.item(), m2.item()) == (12.8, pytest.approx(590.8))
+
+
+# -- the parts of it, without processes --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("others", "words"),
+    [
+        ([[5, 0, 4]], r"disagree about the channels of their input: \[3, 5\], by rank"),
+        (
+            [[3, 1, 4], [3, 0, 4]],
+            r"disagree about the dtype of their input: \['torch.float32', 'torch.float64', 'torch.float32'\]",
+        ),
+        ([[3, 4, 4]], r"dtype of their input: \['torch.float32', 'no floating type'\], by rank"),
+    ],
+)
+def test_every_process_is_told_what_each_of_them_has(monkeypatch, others, words):
+    x = torch.zeros(4, 3)
+    monkeypatch.setattr(distributed, "_all_gather", lambda mine, _: [mine, *map(torch.tensor, others)])
+    with pytest.raises(ValueError, match=words):
+        distributed._agree(x, None)
+    monkeypatch.setattr(distributed, "_all_gather", lambda mine, _: [mine, torch.tensor([3, 0, 7])])
+    assert distributed._agree(x, None).tolist() == [4, 7]
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """The timeouts with which the pipes were waited for."""
+    timeouts = []
+    wait = distributed.wait
+
+    def noted(pipes, timeout):
+        timeouts.append(timeout)
+        assert len(timeouts) < 9
+        return wait(pipes, min(timeout, 5))
+
+    monkeypatch.setattr(distributed, "wait", noted)
+    return timeouts
+
+
+def test_answers_and_deaths_are_collected_until_all_are_there(waits):
+    pipes = [multiprocessing.Pipe(duplex=False) for _ in range(3)]
+    pipes[0][1].send_bytes(pickle.dumps((True, "zero")))
+    pipes[1][1].close()
+    pipes[2][1].send_bytes(pickle.dumps((False, "two")))
+    found = distributed._collect([receiver for receiver, _ in pipes], time.monotonic() + 60)
+    died = (False, "died without a word (killed, or out of memory?)")
+    assert found == {0: (True, "zero"), 1: died, 2: (False, "two")}
+    assert len(waits) <= 3
+    assert all(50 < timeout <= 60 for timeout in waits)
+
+
+def test_what_has_answered_by_the_deadline_is_collected(waits):
+    pipes = [multiprocessing.Pipe(duplex=False) for _ in range(2)]
+    pipes[1][1].send_bytes(pickle.dumps((True, "one")))
+    assert distributed._collect([receiver for receiver, _ in pipes], time.monotonic() - 1) == {
+        1: (True, "one")
+    }
+    assert waits == [0, 0]
+
+
+def _told(rank, word):
+    os.write(1, f"{word} out\n".encode())
+    os.write(2, f"{word} error\n".encode())
+    return rank, dist.get_world_size(), torch.get_num_threads(), os.environ["GLOO_SOCKET_IFNAME"]
+
+
+def _raises(rank):
+    raise KeyError("some reason")
+
+
+@pytest.fixture
+def as_it_was(monkeypatch, capfd):
+    """What the life of a process changes in this one is undone."""
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    before = torch.get_num_threads(), [os.dup(d) for d in (0, 1, 2)], np.random.get_state()  # noqa: NPY002
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before[0])
+    np.random.set_state(before[2])  # noqa: NPY002
+    for descriptor, kept in enumerate(before[1]):
+        os.dup2(kept, descriptor)
+        os.close(kept)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "succeeds"), [(_told, ("word",), True), (_raises, (), False)]
+)
+def test_the_life_of_a_process(tmp_path, as_it_was, function, arguments, succeeds):
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    task = cloudpickle.dumps((function, arguments, {"SOME_NAME": "set"}))
+    distributed._work(0, 1, str(tmp_path), 60, task, sender)
+    assert not dist.is_initialized()
+    assert os.environ["SOME_NAME"] == "set"
+    succeeded, answer = pickle.loads(receiver.recv_bytes())
+    assert succeeded == succeeds
+    if succeeds:
+        assert answer == (0, 1, 1, "lo0" if sys.platform == "darwin" else "lo")
+        assert distributed._tail(tmp_path / "0.log") == "\n    | word out\n    | word error"
+    else:
+        assert "KeyError: 'some reason'" in answer
+    assert receiver.poll()  # the other end is closed
+    with pytest.raises(EOFError):
+        receiver.recv_bytes()
+
+
+def test_of_a_log_the_last_20_lines_are_told(tmp_path):
+    log = tmp_path / "0.log"
+    assert distributed._tail(log) == ""
+    log.write_text("".join(f"{i}\n" for i in range(30)))
+    assert distributed._tail(log).split("\n    | ") == ["", *map(str, range(10, 30))]
+
+
+def test_workers_are_two_have_two_minutes_and_begin_as_the_system_allows():
+    parameters = inspect.signature(run_workers).parameters
+    assert (parameters["world_size"].default, parameters["timeout"].default) == (2, 120)
+    assert [p.kind for p in parameters.values()] == [inspect.Parameter.POSITIONAL_OR_KEYWORD] * 2 + [
+        inspect.Parameter.KEYWORD_ONLY
+    ] * 2
+    assert ("forkserver" if sys.platform == "linux" else "spawn") == distributed._START
