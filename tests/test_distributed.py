@@ -434,6 +434,11 @@ def test_a_group_of_one_refuses_what_any_group_does(alone, x, running_mean, word
         sync_batch_norm(x, running_mean, running_mean)
 
 
+def test_what_does_not_fit_is_refused_also_after_what_is_missing(alone):
+    with pytest.raises(ValueError, match="weight must have one value for each of the 3 channels"):
+        sync_batch_norm(torch.ones(2, 3), None, None, weight=torch.ones(7))
+
+
 def test_two_values_are_enough(alone):
     assert sync_batch_norm(torch.tensor([[1.0], [3.0]]), None, None, eps=0).flatten().tolist() == [-1, 1]
 
@@ -570,6 +575,7 @@ def waits(monkeypatch):
 
     def noted(pipes, timeout):
         timeouts.append(timeout)
+        assert pipes  # else there is nothing to wait for
         assert len(timeouts) < 9
         return wait(pipes, min(timeout, 5))
 
