@@ -86,12 +86,16 @@ class Encoder(nn.Module):
         self.deep = Conv(c, c)
         self.deeper = Conv(c, c)
 
-    def forward(self, picture: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) in [0, 1] → seven maps, the finest first, each before its ReLU."""
+    def forward(self, picture: Tensor, *, second: bool = True) -> list[Tensor]:
+        """(N, 3, H, W) in [0, 1] → seven maps, the finest first, each before its ReLU.
+
+        Of a content the decoder does not use the second map of a size. Where its statistics are not asked for
+        either, ``second=False`` saves the work, and puts the first map in the place of the second.
+        """
         half = self.to2(normalize(picture, 0.5, 0.25))
-        half2 = self.half2(F.relu(half))
+        half2 = self.half2(F.relu(half)) if second else half
         quarter = self.to4(F.relu(half))
-        quarter2 = self.quarter2(F.relu(quarter))
+        quarter2 = self.quarter2(F.relu(quarter)) if second else quarter
         eighth = self.to8(F.relu(quarter))
         deep = self.deep(F.relu(eighth))
         deeper = eighth + self.deeper(F.relu(deep))
@@ -187,8 +191,8 @@ class StyleNetwork(nn.Module):
 
     def forward(self, content: Tensor, style: Tensor) -> Tensor:
         """Content and style, (N, 3, H, W) in [0, 1] → pictures of the content's size, not yet clipped."""
-        h, w = content.shape[-2:]
-        return cast(Tensor, self.decoder(self.encoder(content), statistics(self.encoder(style)), (h, w)))
+        features, look = self.encoder(content, second=False), statistics(self.encoder(style))
+        return cast(Tensor, self.decoder(features, look, content.shape[2:]))
 
 
 def soften(x: Tensor) -> Tensor:

@@ -126,7 +126,7 @@ class StyleTransfer(nn.Module):
 
         picture = prepare(content)
         small = _shrink(picture, max_pixels)
-        features = network.encoder(small)
+        features = network.encoder(small, second=alpha < 1)
         looks = [statistics(network.encoder(_shrink(prepare(s), max_pixels))) for s in styles]
         if alpha < 1:
             looks.append(statistics(features))
@@ -140,9 +140,9 @@ class StyleTransfer(nn.Module):
         del features  # 0.4 GB at the default size, which the tiles need
         if small is not picture:
             painted = torch.empty_like(picture)
-            for inner, outer, cut in _tiles(*picture.shape[2:], max_pixels):  # type: ignore[call-arg]
+            for inner, outer, cut in _tiles(picture.shape[2], picture.shape[3], max_pixels):
                 tile = picture[..., outer[0], outer[1]]
-                tile = network.decoder(network.encoder(tile), mixed, tile.shape[2:], given=seen)
+                tile = network.decoder(network.encoder(tile, second=False), mixed, tile.shape[2:], given=seen)
                 painted[..., inner[0], inner[1]] = tile[..., cut[0], cut[1]].clamp_(0, 1)
         if preserve_color:
             painted = (picture + (_lightness(painted) - _lightness(picture))).clamp_(0, 1)
