@@ -227,12 +227,12 @@ def from_numpy(array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(array)
 
 
+_WIDE = (torch.float32, torch.float64)
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """``x``, or a copy of it in float32 where it has less precision than that."""
     return x if x.dtype in _WIDE else x.float()
-
-
-_WIDE = (torch.float32, torch.float64)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

@@ -80,7 +80,7 @@ def batch_norm(
     if eps == 0:
         raise ValueError("eps must be positive in training, got 0")
     if m == 1:
-        raise ValueError(f"training needs more than 1 value per channel, got shape {tuple(input.shape)}")
+        raise ValueError(f"input needs more than 1 value per channel in training, got {tuple(input.shape)}")
     y, mean, var = _three_steps(x, (0, 2), eps, *gamma_beta((1, -1, 1), weight, bias))
     update_running((running_mean, running_var), mean, var, m, momentum)
     return y.view(input.shape)
@@ -117,7 +117,7 @@ def instance_norm(
     """
     m = math.prod(check_tensor("input", input).shape[2:])
     if use_input_stats and m == 1:
-        raise ValueError(f"instance_norm needs more than 1 position per channel, got {tuple(input.shape)}")
+        raise ValueError(f"input needs more than 1 position per channel, got shape {tuple(input.shape)}")
     x = _as_ncl(input, eps, weight=weight, bias=bias)
     for name, p in (("running_mean", running_mean), ("running_var", running_var)):
         _check_shape(name, p, tuple(x.shape[1:2]), input)  # of any dtype, as in torch
@@ -158,7 +158,7 @@ def group_norm(
             f"groups and input of shape {tuple(input.shape)}"
         )
     if n * c // num_groups * length == 1:
-        raise ValueError(f"group_norm needs more than 1 value per group, got shape {tuple(input.shape)}")
+        raise ValueError(f"input needs more than 1 value per group, got shape {tuple(input.shape)}")
     groups = x.view(n, num_groups, c // num_groups, length)
     params = gamma_beta((1, num_groups, c // num_groups, 1), weight, bias)
     return _three_steps(groups, (2, 3), eps, *params)[0].view(input.shape)

@@ -82,8 +82,8 @@ class _ChannelAffine(v2.Transform):  # type: ignore[misc]  # torchvision is unty
             raise ValueError(f"std must be positive and finite, got {self.std}")
 
     def forward(self, *inputs: Any) -> Any:
-        if [*map(type, inputs)] == [Tensor]:  # the image: nothing has to be looked for
-            return self.transform(*inputs, {})  # type: ignore[call-arg]
+        if len(inputs) == 1 and type(inputs[0]) is Tensor:  # the image: nothing has to be looked for
+            return self.transform(inputs[0], {})
         return super().forward(*inputs)
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
