@@ -92,7 +92,7 @@ class StyleTransfer(nn.Module):
                 2016, "Preserving color in neural artistic style transfer", section 4.2).
             max_pixels: larger contents are painted in seamless tiles, with statistics measured on a copy
                 of this size, larger styles reduced to it. A pixel takes about 0.4 kB of memory on a CPU:
-                1.4 GB for a content of the default size, 2.2 GB for one of 16 million pixels.
+                1.4 GB for a content of the default size, 2.0 GB for one of 16 million pixels.
 
         Returns:
             (N, 3, H, W) in [0, 1], with the dtype and on the device of ``content``.
