@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -306,15 +307,26 @@ FINE: tuple[Draw, ...] = (lattice, engraving, grain)
 DRAW: tuple[Draw, ...] = (strokes, strokes, tesserae, circles, planes, grid, dots, lines, bands, washes)
 
 
+def save(folder: Path, kind: str, k: int) -> None:
+    """Draw the k-th picture of a kind, and write it into a folder."""
+    rng = np.random.default_rng([20 + ("drawing", "fine", "relief").index(kind), k])
+    if kind == "relief":
+        image, name = relief(rng), "relief"
+    else:
+        draw = (FINE if kind == "fine" else DRAW)[k % len(FINE if kind == "fine" else DRAW)]
+        image, name = draw(rng, palette(rng)), f"{kind}-{draw.__name__}"
+    image.resize((SIZE, SIZE), Image.Resampling.LANCZOS).save(folder / f"{name}-{k:03d}.png")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.style_material", description=__doc__)
     for name in ("photos", "bsds", "art", "paintings", "out"):
         parser.add_argument(f"--{name}", required=True, type=Path)
-    parser.add_argument("--drawings", type=int, default=400)
+    parser.add_argument("--drawings", type=int, default=400, help="so many drawings with larger elements")
     parser.add_argument(
         "--fine", type=int, default=0, help="so many fine textures, and photographs as styles"
     )
-    parser.add_argument("--reliefs", type=int, default=0)
+    parser.add_argument("--reliefs", type=int, default=0, help="so many surfaces of small bumps")
     args = parser.parse_args()
     content, style = args.out / "content", args.out / "style"
     for folder in (content, style):
@@ -333,19 +345,10 @@ def main() -> None:
     for name, picture in data.photos(*TEXTURES).items():
         for k in range(12):
             Image.fromarray(picture.permute(1, 2, 0).numpy()).save(style / f"texture-{name}-{k}.png")
-    for k in range(args.drawings):
-        rng = np.random.default_rng([20, k])
-        draw = DRAW[k % len(DRAW)]
-        image = draw(rng, palette(rng)).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
-        image.save(style / f"drawing-{draw.__name__}-{k:03d}.png")
-    for k in range(args.fine):
-        rng = np.random.default_rng([21, k])
-        draw = FINE[k % len(FINE)]
-        image = draw(rng, palette(rng)).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
-        image.save(style / f"fine-{draw.__name__}-{k:03d}.png")
-    for k in range(args.reliefs):
-        image = relief(np.random.default_rng([22, k])).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
-        image.save(style / f"relief-{k:03d}.png")
+    kinds = (("drawing", args.drawings), ("fine", args.fine), ("relief", args.reliefs))
+    jobs = [(style, kind, k) for kind, many in kinds for k in range(many)]
+    with ProcessPoolExecutor() as pool:
+        list(pool.map(save, *zip(*jobs, strict=True), chunksize=8))
     if args.fine:
         link(args.bsds, style, 1, HELD_OUT_CONTENTS)
     print(f"{len(list(content.iterdir()))} contents, {len(list(style.iterdir()))} styles")

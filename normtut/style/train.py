@@ -109,7 +109,7 @@ class Images:
     """A folder of pictures, and random square crops of them. Decoded pictures are kept while they fit."""
 
     def __init__(
-        self, folder: str | Path, *, smallest: float, enlarge: bool = True, keep_bytes: int = 2**30
+        self, folder: str | Path, *, smallest: float, enlarge: bool = True, keep_bytes: int = 2**31
     ) -> None:
         self.files = sorted(
             p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()
@@ -281,7 +281,7 @@ class _Run:
         bar = tqdm(total=c.steps, initial=self.step, disable=None if self.rank == 0 else True, smoothing=0.05)
         end = min(c.steps, c.steps if c.stop is None else c.stop)
         last = saved = time.monotonic()
-        sums: dict[str, float] = {}
+        sums: dict[str, Tensor] = {}  # on the device: to read a number there is to wait for it
         with ThreadPoolExecutor(max(1, c.workers)) as pool:
             ahead = self._draw(pool)
             while self.step < end:
@@ -290,12 +290,12 @@ class _Run:
                 self.step += 1
                 ahead = self._draw(pool)  # for the next step, while this one is computed
                 for name, value in self._train_step(now_step, crops).items():
-                    sums[name] = sums.get(name, 0.0) + value
+                    sums[name] = sums.get(name, torch.zeros_like(value)) + value
                 now = time.monotonic()
                 self.seconds, last = self.seconds + now - last, now
                 bar.update()
                 if self.step % 50 == 0:
-                    means = {k: v / 50 for k, v in sums.items()}
+                    means = {k: v.item() / 50 for k, v in sums.items()}
                     self._log({"step": self.step, "seconds": self.seconds, **means})
                     bar.set_postfix({k: f"{v:.2f}" for k, v in means.items()}, refresh=False)
                     sums = {}
@@ -333,12 +333,15 @@ class _Run:
         jobs = range(self.config.batch)
         return [pool.submit(content, i) for i in jobs] + [pool.submit(style, i) for i in jobs]
 
-    def _train_step(self, step: int, crops: list[tuple[Tensor, ...]]) -> dict[str, float]:
+    def _train_step(self, step: int, crops: list[tuple[Tensor, ...]]) -> dict[str, Tensor]:
         config, n = self.config, len(crops) // 2
         rng = np.random.default_rng([config.seed, step, self.rank, 2])
 
         def stack(pictures: list[Tensor]) -> Tensor:
-            return torch.stack(pictures).to(self.device, memory_format=torch.channels_last)
+            stacked = torch.stack(pictures)
+            if self.device.type == "cuda":  # copied while the device is still busy with the last step
+                stacked = stacked.pin_memory()
+            return stacked.to(self.device, memory_format=torch.channels_last, non_blocking=True)
 
         clean, given = (stack([c[k] for c in crops[:n]]) for k in (0, 1))
         styles = stack([s[0] for s in crops[n:]])
@@ -384,7 +387,7 @@ class _Run:
             "content": content_loss, "style": style_loss, "color": color_loss, "smooth": tv,
             "outside": outside, "loss": loss,
         }  # fmt: skip
-        return {k: v.item() for k, v in named.items()}
+        return {k: v.detach() for k, v in named.items()}
 
     # ---- what is written
 
