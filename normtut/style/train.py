@@ -17,7 +17,6 @@ import sys
 import time
 import typing
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from normtut.files import FileError, read_image
@@ -72,7 +72,7 @@ class Config:
         ema: share of itself that the average of the weights, the result, keeps in a step.
         seed: of the crops, the pairs and the first weights.
         save_every: seconds between checkpoints.
-        workers: threads that prepare crops.
+        workers: processes that prepare crops.
         device: to train on; CUDA if there is one, else the CPU.
         amp: convolutions in bfloat16; by default on CUDA.
     """
@@ -109,7 +109,7 @@ class Images:
     """A folder of pictures, and random square crops of them. Decoded pictures are kept while they fit."""
 
     def __init__(
-        self, folder: str | Path, *, smallest: float, enlarge: bool = True, keep_bytes: int = 2**31
+        self, folder: str | Path, *, smallest: float, enlarge: bool = True, keep_bytes: int = 2**29
     ) -> None:
         self.files = sorted(
             p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()
@@ -202,6 +202,32 @@ def degrade(x: Tensor, rng: np.random.Generator) -> Tensor:
     return x
 
 
+class Crops(Dataset[tuple[Tensor, ...]]):
+    """What each step is given: contents, the same degraded, and styles; uint8 (batch, 3, crop, crop) each."""
+
+    def __init__(self, config: Config, rank: int) -> None:
+        self.config, self.rank = config, rank
+        self.contents, self.styles = (
+            Images(folder, smallest=config.smallest, enlarge=config.enlarge)
+            for folder in (config.content, config.style)
+        )
+
+    def __getitem__(self, step: int) -> tuple[Tensor, ...]:
+        key, c = [self.config.seed, step, self.rank], self.config
+        contents, degraded, styles = [], [], []
+        for i in range(c.batch):
+            rng = np.random.default_rng([*key, 0, i])
+            clean = self.contents.crop(rng, c.crop)
+            if rng.random() < 0.3:
+                clean = recolour(clean, rng)
+            contents.append(clean)
+            degraded.append(degrade(clean, rng))
+            rng = np.random.default_rng([*key, 1, i])
+            patch = recolour(self.styles.crop(rng, c.crop), rng)
+            styles.append(patch.rot90(int(rng.integers(4)), (1, 2)))
+        return tuple((torch.stack(x) * 255).round().byte() for x in (contents, degraded, styles))
+
+
 def smoothness(content: Tensor) -> Tensor:
     """1 where a picture is smooth, 0 where it has edges or texture, and at its border; (N, 1, H, W)."""
     gray = content.mean(1, keepdim=True)
@@ -250,10 +276,7 @@ class _Run:
         self.rank = dist.get_rank() if distributed else 0
         self.out = Path(config.out)
         self.out.mkdir(parents=True, exist_ok=True)
-        self.content, self.style = (
-            Images(folder, smallest=config.smallest, enlarge=config.enlarge)
-            for folder in (config.content, config.style)
-        )
+        self.crops = Crops(config, self.rank)
         self.amp = device.type == "cuda" if config.amp is None else config.amp
         self.teacher = Teacher.load(config.teacher).to(device, torch.bfloat16 if self.amp else torch.float32)
         self.teacher.to(memory_format=torch.channels_last)
@@ -282,28 +305,29 @@ class _Run:
         end = min(c.steps, c.steps if c.stop is None else c.stop)
         last = saved = time.monotonic()
         sums: dict[str, Tensor] = {}  # on the device: to read a number there is to wait for it
-        with ThreadPoolExecutor(max(1, c.workers)) as pool:
-            ahead = self._draw(pool)
-            while self.step < end:
-                crops = [f.result() for f in ahead]
-                now_step = self.step
-                self.step += 1
-                ahead = self._draw(pool)  # for the next step, while this one is computed
-                for name, value in self._train_step(now_step, crops).items():
-                    sums[name] = sums.get(name, torch.zeros_like(value)) + value
-                now = time.monotonic()
-                self.seconds, last = self.seconds + now - last, now
-                bar.update()
-                if self.step % 50 == 0:
-                    means = {k: v.item() / 50 for k, v in sums.items()}
-                    self._log({"step": self.step, "seconds": self.seconds, **means})
-                    bar.set_postfix({k: f"{v:.2f}" for k, v in means.items()}, refresh=False)
-                    sums = {}
-                if now - saved > c.save_every:
-                    self._save()
-                    saved = time.monotonic()
-            for future in ahead:
-                future.cancel()
+        loader = DataLoader(
+            self.crops,
+            batch_size=None,
+            sampler=range(self.step, end),
+            num_workers=c.workers,
+            pin_memory=self.device.type == "cuda",
+        )
+        for crops in loader:
+            losses = self._train_step(self.step, crops)
+            self.step += 1
+            for name, value in losses.items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value
+            now = time.monotonic()
+            self.seconds, last = self.seconds + now - last, now
+            bar.update()
+            if self.step % 50 == 0:
+                means = {k: v.item() / 50 for k, v in sums.items()}
+                self._log({"step": self.step, "seconds": self.seconds, **means})
+                bar.set_postfix({k: f"{v:.2f}" for k, v in means.items()}, refresh=False)
+                sums = {}
+            if now - saved > c.save_every:
+                self._save()
+                saved = time.monotonic()
         bar.close()
         self._save()
         return self.out / "style.safetensors"
@@ -313,38 +337,12 @@ class _Run:
         warmup = min(1.0, (step + 1) / 200)
         return warmup * (c.lr_end + (c.lr - c.lr_end) * 0.5 * (1 + math.cos(math.pi * step / c.steps)))
 
-    def _draw(self, pool: ThreadPoolExecutor) -> list[Future[tuple[Tensor, ...]]]:
-        """The crops of the next step: first contents, clean and degraded, then styles."""
-        key = [self.config.seed, self.step, self.rank]
-        size = self.config.crop
-
-        def content(i: int) -> tuple[Tensor, ...]:
-            rng = np.random.default_rng([*key, 0, i])
-            clean = self.content.crop(rng, size)
-            if rng.random() < 0.3:
-                clean = recolour(clean, rng)
-            return clean, degrade(clean, rng)
-
-        def style(i: int) -> tuple[Tensor, ...]:
-            rng = np.random.default_rng([*key, 1, i])
-            patch = recolour(self.style.crop(rng, size), rng)
-            return (patch.rot90(int(rng.integers(4)), (1, 2)),)
-
-        jobs = range(self.config.batch)
-        return [pool.submit(content, i) for i in jobs] + [pool.submit(style, i) for i in jobs]
-
-    def _train_step(self, step: int, crops: list[tuple[Tensor, ...]]) -> dict[str, Tensor]:
-        config, n = self.config, len(crops) // 2
+    def _train_step(self, step: int, crops: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        config, n = self.config, len(crops[0])
         rng = np.random.default_rng([config.seed, step, self.rank, 2])
-
-        def stack(pictures: list[Tensor]) -> Tensor:
-            stacked = torch.stack(pictures)
-            if self.device.type == "cuda":  # copied while the device is still busy with the last step
-                stacked = stacked.pin_memory()
-            return stacked.to(self.device, memory_format=torch.channels_last, non_blocking=True)
-
-        clean, given = (stack([c[k] for c in crops[:n]]) for k in (0, 1))
-        styles = stack([s[0] for s in crops[n:]])
+        clean, given, styles = (
+            x.to(self.device, non_blocking=True).to(memory_format=torch.channels_last) / 255 for x in crops
+        )
         # A shift of the grid on which the teacher pools, so that nothing learns where it lies.
         dy, dx = (int(k) for k in rng.integers(8, size=2))
         average = bool(rng.random() < 0.5)
@@ -441,8 +439,10 @@ class _Run:
 
     def _sheet(self) -> None:
         """A page of samples: contents down, styles across, painted by the averaged weights."""
-        contents = torch.stack([self.content.crop(np.random.default_rng([99, i]), 256) for i in range(3)])
-        styles = torch.stack([self.style.crop(np.random.default_rng([98, i]), 256) for i in range(5)])
+        contents = torch.stack(
+            [self.crops.contents.crop(np.random.default_rng([99, i]), 256) for i in range(3)]
+        )
+        styles = torch.stack([self.crops.styles.crop(np.random.default_rng([98, i]), 256) for i in range(5)])
         rows = [torch.cat([torch.ones(3, 256, 256), *styles], dim=2)]
         with torch.inference_mode():
             for content in contents:
@@ -483,7 +483,7 @@ def _four(numbers: str) -> list[float]:
 
 
 def _check(config: Config) -> None:
-    least = {"steps": 1, "batch": 1, "crop": 32, "workers": 1}
+    least = {"steps": 1, "batch": 1, "crop": 32, "workers": 0}
     for name, value in least.items():
         if getattr(config, name) < value:
             raise ValueError(f"--{name} must be at least {value}, got {getattr(config, name)}")
