@@ -529,7 +529,7 @@ def test_a_killed_training_ends_with_the_same_weights(material: Path, tmp_path: 
     steps = ("--steps", "20")
     done = run_training(training(material, whole, *steps))
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("broken.jpg") == 1  # named once, and training goes on
+    assert 1 <= done.stderr.count("broken.jpg") <= 3  # named by each process once, and training goes on
 
     command = [sys.executable, "-m", "normtut.style.train", *training(material, parts, *steps)]
     process = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
