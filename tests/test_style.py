@@ -506,7 +506,7 @@ def environment() -> dict[str, str]:
 
 def run_training(arguments: list[str], *launcher: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *launcher, "-m", "normtut.style.train", *arguments],
+        [sys.executable, *launcher, "-m", *(["--"] if launcher else []), "normtut.style.train", *arguments],
         env=environment(),
         capture_output=True,
         text=True,
@@ -617,6 +617,9 @@ def test_training_lowers_the_loss_on_two_processes(material: Path, tmp_path: Pat
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in log] == [50, 100, 150]  # one writer
     assert log[-1]["style"] < 0.9 * log[0]["style"]
+    start = ("--start", str(tmp_path / "checkpoint.pth"), "--steps", "1")
+    next_leg = run_training(training(material, tmp_path / "next", *start), *launcher)
+    assert next_leg.returncode == 0, next_leg.stderr
 
 
 def test_every_option_of_training_is_explained(capsys: pytest.CaptureFixture[str]) -> None:

@@ -246,7 +246,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def train(config: Config) -> Path:
     """Train, or go on from the checkpoint in ``config.out``; returns the path of the final weights.
 
-    Under ``torchrun`` every process trains on its own crops, and gradients are averaged.
+    Under ``torchrun … -m -- normtut.style.train …`` every process trains on its own crops, and gradients are
+    averaged. (Without the two dashes torchrun takes ``--start`` for an option of its own.)
 
     Raises:
         FileNotFoundError: where there are no pictures, no teacher or no checkpoint to start from.
