@@ -313,7 +313,8 @@ def save(folder: Path, kind: str, k: int) -> None:
     if kind == "relief":
         image, name = relief(rng), "relief"
     else:
-        draw = (FINE if kind == "fine" else DRAW)[k % len(FINE if kind == "fine" else DRAW)]
+        draws = FINE if kind == "fine" else DRAW
+        draw = draws[k % len(draws)]
         image, name = draw(rng, palette(rng)), f"{kind}-{draw.__name__}"
     image.resize((SIZE, SIZE), Image.Resampling.LANCZOS).save(folder / f"{name}-{k:03d}.png")
 

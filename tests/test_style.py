@@ -646,6 +646,7 @@ def test_every_option_of_training_is_explained(capsys: pytest.CaptureFixture[str
         (["--smallest", "0"], "--smallest must be above 0 and at most 1, got 0.0"),
         (["--layer-weights", "1,2"], "--layer-weights must be four numbers, got 1,2"),
         (["--style", "{dir}/empty"], "no images .* in .*empty"),
+        (["--style", "{dir}/broken"], "20 unreadable images in a row$"),  # said by a process of its own
         (["--teacher", "{dir}/none.pth"], "none.pth"),
         (["--start", "{dir}/none.pth"], "there is no checkpoint .*none.pth to start from"),
         (["--start", "{dir}/cut.pth"], "cut.pth is no checkpoint of this network"),
@@ -657,6 +658,8 @@ def test_training_says_what_is_wrong(
 ) -> None:
     (tmp_path / "empty").mkdir()
     os.mkfifo(tmp_path / "empty" / "pipe.png")  # opening it would wait for ever
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "text.png").write_text("no picture")
     torch.save({"a": torch.zeros(1000)}, tmp_path / "other.pth")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "other.pth").read_bytes()[:500])
     more = [a.format(dir=tmp_path) for a in arguments]

@@ -213,7 +213,8 @@ class Crops(Dataset[tuple[Tensor, ...]]):
         )
 
     def __getitem__(self, step: int) -> tuple[Tensor, ...]:
-        key, c = [self.config.seed, step, self.rank], self.config
+        c = self.config
+        key = [c.seed, step, self.rank]
         contents, degraded, styles = [], [], []
         for i in range(c.batch):
             rng = np.random.default_rng([*key, 0, i])
@@ -240,7 +241,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         train(_parse(argv))
     except (OSError, ValueError) as error:
-        raise SystemExit(f"normtut.style.train: {error}") from error
+        # What a process that makes crops cannot read comes with its traceback; the last line says it all.
+        words = str(error).rpartition("\nOSError: ")[2].strip()
+        raise SystemExit(f"normtut.style.train: {words}") from error
 
 
 def train(config: Config) -> Path:
@@ -317,7 +320,7 @@ class _Run:
             losses = self._train_step(self.step, crops)
             self.step += 1
             for name, value in losses.items():
-                sums[name] = sums.get(name, torch.zeros_like(value)) + value
+                sums[name] = sums.get(name, 0.0) + value
             now = time.monotonic()
             self.seconds, last = self.seconds + now - last, now
             bar.update()
